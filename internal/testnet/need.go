@@ -1,0 +1,78 @@
+// Package testnet holds what tests of several packages need: peers to talk to
+// (fake upstreams, a TURN client, a fake TRTC cloud), and the rule by which a
+// test may skip when a peer program is missing.
+//
+// Nothing outside tests imports it.
+package testnet
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// peers maps the name of a need to the programs that satisfy it; each of the
+// outer list must be present in one of its spellings.
+var peers = map[string][][]string{
+	"coturn":   {{"turnutils_uclient"}, {"turnutils_peer"}, {"turnutils_stunclient"}},
+	"nginx":    {{"nginx"}},
+	"chromium": {{"chromium", "chromium-browser", "google-chrome"}},
+	"npm":      {{"npm"}},
+}
+
+// Need skips the test when the named peer is not on this machine, with the
+// reason. When the environment variable TURNGATE_TEST_MUST lists the name,
+// the test fails instead: a gate that skips checks nothing.
+//
+// Known names: coturn, nginx, chromium, npm, and netns (root on Linux with ip).
+func Need(t testing.TB, name string) {
+	t.Helper()
+	reason := missing(name)
+	if reason == "" {
+		return
+	}
+	if Must(name) {
+		t.Fatalf("%s: TURNGATE_TEST_MUST names it, but %s", name, reason)
+	}
+	t.Skipf("%s: %s", name, reason)
+}
+
+// Must reports whether TURNGATE_TEST_MUST lists name.
+func Must(name string) bool {
+	return slices.Contains(strings.Split(os.Getenv("TURNGATE_TEST_MUST"), ","), name)
+}
+
+// Program returns the path of the first of the named programs that is
+// installed, or "".
+func Program(names ...string) string {
+	for _, n := range names {
+		if p, err := exec.LookPath(n); err == nil {
+			return p
+		}
+	}
+	return ""
+}
+
+func missing(name string) string {
+	if name == "netns" {
+		if os.Geteuid() != 0 {
+			return "network namespaces need root"
+		}
+		if Program("ip") == "" {
+			return "the program ip is not installed"
+		}
+		return ""
+	}
+	needs, ok := peers[name]
+	if !ok {
+		return "no such need is known"
+	}
+	for _, spellings := range needs {
+		if Program(spellings...) == "" {
+			return "the program " + spellings[0] + " is not installed"
+		}
+	}
+	return ""
+}
