@@ -1,0 +1,190 @@
+package browser
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/cdproto/target"
+	"github.com/chromedp/chromedp"
+)
+
+// Page is an open test page in a browser context of its own (storage and cache
+// included). Its methods may be called at once.
+type Page struct {
+	tb     testing.TB
+	ctx    context.Context
+	origin string
+
+	mu         sync.Mutex // guards the fields below
+	console    []string   // the newest lines
+	exceptions []string
+	urls       []string
+}
+
+const maxConsole = 4000
+
+// Open opens a page of testdata, for example "page.html". Console and exceptions
+// are printed when the test fails.
+func (b *Browser) Open(tb testing.TB, name string) *Page {
+	tb.Helper()
+	id, err := b.newWindow()
+	if err != nil {
+		tb.Fatalf("open %s: new window: %v", name, err)
+	}
+	ctx, cancel := chromedp.NewContext(b.ctx, chromedp.WithTargetID(id))
+	p := &Page{tb: tb, ctx: ctx, origin: b.web.url}
+	chromedp.ListenTarget(ctx, p.event)
+	tb.Cleanup(func() {
+		cancel()
+		if tb.Failed() {
+			p.dump()
+		}
+	})
+	if err := chromedp.Run(ctx, network.Enable(), runtime.Enable(), chromedp.Navigate(b.web.url+"/"+name)); err != nil {
+		tb.Fatalf("open %s: %v", name, err)
+	}
+	return p
+}
+
+// newWindow makes a window in a browser context of its own. chromedp's
+// WithNewBrowserContext asks for a tab, and Chromium's present headless mode has
+// no window in a new context that could take one.
+func (b *Browser) newWindow() (target.ID, error) {
+	ctx := cdp.WithExecutor(b.ctx, chromedp.FromContext(b.ctx).Browser)
+	bc, err := target.CreateBrowserContext().WithDisposeOnDetach(true).Do(ctx)
+	if err != nil {
+		return "", err
+	}
+	return target.CreateTarget("about:blank").WithBrowserContextID(bc).WithNewWindow(true).Do(ctx)
+}
+
+// Origin is the page's own origin.
+func (p *Page) Origin() string { return p.origin }
+
+// Eval runs the JavaScript expression and waits for its promise. The value goes
+// to out as JSON does; nil drops it.
+func (p *Page) Eval(ctx context.Context, expr string, out any) error {
+	run, cancel := context.WithCancel(p.ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, cancel)
+	defer stop()
+	var raw []byte
+	await := func(e *runtime.EvaluateParams) *runtime.EvaluateParams {
+		return e.WithAwaitPromise(true).WithReturnByValue(true)
+	}
+	err := chromedp.Run(run, chromedp.Evaluate(expr, &raw, await))
+	if err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("page: %s: %w", head(expr), context.Cause(ctx))
+		}
+		return fmt.Errorf("page: %s: %w", head(expr), err)
+	}
+	if out == nil || len(raw) == 0 {
+		return nil
+	}
+	return json.Unmarshal(raw, out)
+}
+
+// Call calls a function of the page with the arguments as JSON, and waits for
+// its promise.
+func (p *Page) Call(ctx context.Context, out any, fn string, args ...any) error {
+	var list []string
+	for _, a := range args {
+		b, err := json.Marshal(a)
+		if err != nil {
+			return err
+		}
+		list = append(list, string(b))
+	}
+	return p.Eval(ctx, fn+"("+strings.Join(list, ", ")+")", out)
+}
+
+// Hosts returns the hosts (with port, if the URL has one) that the page asked
+// for by HTTP or WebSocket, sorted, without the page's own origin. Attempts
+// that failed count.
+func (p *Page) Hosts() []string {
+	var hosts []string
+	for _, raw := range p.URLs() {
+		if u, err := url.Parse(raw); err == nil && u.Host != "" && !strings.HasPrefix(raw, p.origin+"/") {
+			hosts = append(hosts, u.Host)
+		}
+	}
+	slices.Sort(hosts)
+	return slices.Compact(hosts)
+}
+
+// URLs returns all requested URLs, in order.
+func (p *Page) URLs() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.urls)
+}
+
+// Console returns the newest console lines.
+func (p *Page) Console() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.console)
+}
+
+// Exceptions returns uncaught exceptions.
+func (p *Page) Exceptions() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.exceptions)
+}
+
+func (p *Page) event(ev any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch ev := ev.(type) {
+	case *runtime.EventConsoleAPICalled:
+		var parts []string
+		for _, a := range ev.Args {
+			if a.Value != nil {
+				parts = append(parts, string(a.Value))
+			} else {
+				parts = append(parts, a.Description)
+			}
+		}
+		if len(p.console) == maxConsole {
+			p.console = slices.Delete(p.console, 0, maxConsole/2)
+		}
+		p.console = append(p.console, string(ev.Type)+": "+strings.Join(parts, " "))
+	case *runtime.EventExceptionThrown:
+		p.exceptions = append(p.exceptions, ev.ExceptionDetails.Error())
+	case *network.EventRequestWillBeSent:
+		p.urls = append(p.urls, ev.Request.URL)
+	case *network.EventWebSocketCreated:
+		p.urls = append(p.urls, ev.URL)
+	}
+}
+
+func (p *Page) dump() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	const lines, width = 120, 600
+	show := p.console[max(0, len(p.console)-lines):]
+	var b strings.Builder
+	for _, l := range show {
+		fmt.Fprintf(&b, "  %s\n", l[:min(len(l), width)])
+	}
+	p.tb.Logf("exceptions of the page: %q\nhosts asked: %q\nconsole of the page:\n%s", p.exceptions, p.urls, b.String())
+}
+
+func head(s string) string {
+	const most = 80
+	if len(s) > most {
+		return s[:most] + "..."
+	}
+	return s
+}
