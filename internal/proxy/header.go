@@ -1,0 +1,225 @@
+package proxy
+
+import (
+	"crypto/rand"
+	"net/http"
+	"net/textproto"
+	"strings"
+)
+
+// XFF says what becomes of an X-Forwarded-For that an untrusted client sent. The
+// header of a trusted proxy is always kept and our peer appended.
+type XFF string
+
+const (
+	XFFReplace XFF = "replace" // drop it, send the peer's address; also the zero value
+	XFFAppend  XFF = "append"  // keep it and append the peer's address
+)
+
+// HeaderPolicy says which header fields pass between client and upstream. The
+// zero value is the strict one of the TRTC routes, without Cookie and
+// Authorization. A policy is used by many goroutines and not changed.
+type HeaderPolicy struct {
+	Trust Trust // peers whose forwarding headers are believed
+	XFF   XFF
+
+	KeepCredentials bool // pass Cookie and Authorization
+	KeepUnderscore  bool // pass names with '_'
+	Identify        bool // also send X-Real-IP, X-Request-ID, X-Forwarded-Proto and X-Forwarded-Host
+
+	HideServer bool // drop Server, X-Powered-By and Via of the upstream
+}
+
+// Request returns the header to send upstream for a request: a new map, without
+// the fields of one hop (RFC 9110 section 7.6.1, also those that Connection
+// names), without Host, without what a client could steer or lie with, and with
+// X-Forwarded-For rebuilt. A caller that upgrades sets its fields afterwards.
+func (p *HeaderPolicy) Request(r *http.Request) http.Header {
+	peer := Peer(r).Addr()
+	trusted := p.Trust.Contains(peer)
+	out := make(http.Header, len(r.Header)+1)
+	named := connectionNames(r.Header)
+	for name, values := range r.Header {
+		switch {
+		case hopByHop[name], named[name], never[name], dangerousPrefix(name),
+			!validName(name),
+			!p.KeepCredentials && (name == "Cookie" || name == "Authorization"),
+			!p.KeepUnderscore && strings.IndexByte(name, '_') >= 0,
+			!trusted && claimsOrigin(name),
+			name == "X-Forwarded-For":
+			continue
+		}
+		for _, v := range values {
+			if ValidValue(v) {
+				out[name] = append(out[name], v)
+			}
+		}
+	}
+	if xff := p.forwardedFor(r, trusted); xff != "" {
+		out["X-Forwarded-For"] = []string{xff}
+	}
+	if p.Identify {
+		p.identify(r, trusted, out)
+	}
+	return out
+}
+
+// forwardedFor builds the list "client, proxy, proxy", the client left-most.
+func (p *HeaderPolicy) forwardedFor(r *http.Request, trusted bool) string {
+	peer := Peer(r).Addr()
+	if !peer.IsValid() {
+		return ""
+	}
+	own := peer.String()
+	if !trusted && p.XFF != XFFAppend {
+		return own
+	}
+	var list []string
+	for _, v := range r.Header["X-Forwarded-For"] {
+		if v = strings.Trim(v, " \t,"); v != "" && ValidValue(v) {
+			list = append(list, v)
+		}
+	}
+	return strings.Join(append(list, own), ", ")
+}
+
+func (p *HeaderPolicy) identify(r *http.Request, trusted bool, out http.Header) {
+	if client := p.Trust.Client(r); client.IsValid() {
+		out["X-Real-Ip"] = []string{client.String()}
+	}
+	if !trusted || out["X-Forwarded-Proto"] == nil {
+		proto := "http"
+		if r.TLS != nil {
+			proto = "https"
+		}
+		out["X-Forwarded-Proto"] = []string{proto}
+	}
+	if (!trusted || out["X-Forwarded-Host"] == nil) && ValidHost(r.Host) {
+		out["X-Forwarded-Host"] = []string{r.Host}
+	}
+	if !trusted || out["X-Request-Id"] == nil {
+		out["X-Request-Id"] = []string{rand.Text()}
+	}
+}
+
+// Response copies the header of an upstream's answer into dst, without the
+// fields of one hop and, if the policy says so, without those that name the upstream's
+// software. Of Access-Control-Allow-Origin exactly one value is left: with two of them
+// a browser accepts neither.
+func (p *HeaderPolicy) Response(dst, src http.Header) {
+	named := connectionNames(src)
+	for name, values := range src {
+		if hopByHop[name] || named[name] || p.HideServer && hiding[name] {
+			continue
+		}
+		dst[name] = append([]string(nil), values...)
+	}
+	const acao = "Access-Control-Allow-Origin"
+	if v := dst[acao]; len(v) > 1 {
+		dst[acao] = v[:1]
+	}
+	if v := dst[acao]; len(v) == 1 {
+		first, _, _ := strings.Cut(v[0], ",")
+		dst[acao] = []string{strings.TrimSpace(first)}
+	}
+}
+
+// DropCORS removes what would let a page read the answer. The TRTC SDK takes any
+// readable answer to a log report for a delivery, also a 503, and keeps the report
+// when the answer is unreadable.
+func DropCORS(h http.Header) {
+	for name := range h {
+		if strings.HasPrefix(name, "Access-Control-") {
+			delete(h, name)
+		}
+	}
+}
+
+// connectionNames returns the names that the Connection fields declare to be of
+// this hop only, in canonical form; nil when there are none.
+func connectionNames(h http.Header) map[string]bool {
+	var names map[string]bool
+	for _, v := range h["Connection"] {
+		for tok := range strings.SplitSeq(v, ",") {
+			if tok = textproto.TrimString(tok); tok == "" || strings.EqualFold(tok, "upgrade") || strings.EqualFold(tok, "close") || strings.EqualFold(tok, "keep-alive") {
+				continue
+			}
+			if names == nil {
+				names = make(map[string]bool)
+			}
+			names[textproto.CanonicalMIMEHeaderKey(tok)] = true
+		}
+	}
+	return names
+}
+
+// hopByHop are the fields of one hop, standard and customary.
+var hopByHop = set("Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+	"Proxy-Connection", "Proxy-Authentication-Info", "Te", "Trailer", "Trailers", "Transfer-Encoding", "Upgrade", "Http2-Settings")
+
+// never pass from any client: they steer a server or its CGI environment
+// ("Proxy" becomes HTTP_PROXY), or are ours to write.
+var never = set("Host", "Content-Length", "Expect", "Proxy",
+	"X-Http-Method", "X-Http-Method-Override", "X-Method-Override",
+	"X-Original-Url", "X-Original-Host", "X-Original-Uri", "X-Rewrite-Url", "X-Sendfile", "X-Host")
+
+// origins say who the client is; only a trusted proxy may.
+var origins = set("Forwarded", "X-Forwarded", "X-Real-Ip", "X-Request-Id", "X-Client-Ip", "X-Cluster-Client-Ip",
+	"X-Originating-Ip", "X-Remote-Ip", "X-Remote-Addr", "True-Client-Ip", "Client-Ip",
+	"Cf-Connecting-Ip", "Cf-Connecting-Ipv6", "Cf-Pseudo-Ipv4", "Fastly-Client-Ip", "Fly-Client-Ip", "Via")
+
+var hiding = set("Server", "X-Powered-By", "X-Aspnet-Version", "X-Aspnetmvc-Version", "Via")
+
+func set(names ...string) map[string]bool {
+	m := make(map[string]bool, len(names))
+	for _, n := range names {
+		m[textproto.CanonicalMIMEHeaderKey(n)] = true
+	}
+	return m
+}
+
+func claimsOrigin(name string) bool {
+	return origins[name] || strings.HasPrefix(name, "X-Forwarded-") ||
+		strings.HasPrefix(name, "X-Qrator-") || strings.HasPrefix(name, "X-Q-")
+}
+
+func dangerousPrefix(name string) bool {
+	return strings.HasPrefix(name, "X-Wsproxy-") || strings.HasPrefix(name, "X-Accel-")
+}
+
+// validName reports whether s is a token (RFC 9110 section 5.6.2).
+func validName(s string) bool {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// ValidValue reports whether s can stand as a field value (RFC 9110 section 5.5):
+// no control bytes but the tab.
+func ValidValue(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// ValidHost reports whether s is a host name or address with an optional port,
+// fit to be written into an answer.
+func ValidHost(s string) bool {
+	if s == "" || len(s) > 255 {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && strings.IndexByte("-._:[]", c) < 0 {
+			return false
+		}
+	}
+	return true
+}
