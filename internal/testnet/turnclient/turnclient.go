@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -245,13 +246,22 @@ func (c *Client) receive() {
 	var err error
 	for err == nil {
 		var frame []byte
-		if frame, err = c.readFrame(); err == nil {
+		switch frame, err = c.readFrame(); {
+		case err == nil:
 			c.dispatch(frame)
+		case c.lost(err):
+			err = nil
 		}
 	}
 	c.mu.Lock()
 	c.err = err
 	c.mu.Unlock()
+}
+
+// lost reports whether an error only tells of an earlier datagram that found
+// nobody.
+func (c *Client) lost(err error) bool {
+	return !c.stream && errors.Is(err, syscall.ECONNREFUSED)
 }
 
 func (c *Client) dispatch(frame []byte) {
@@ -326,7 +336,7 @@ func (c *Client) RoundTrip(ctx context.Context, raw []byte) (*Message, error) {
 		again = t.C
 	}
 	for {
-		if err := c.SendRaw(ctx, raw); err != nil {
+		if err := c.SendRaw(ctx, raw); err != nil && !c.lost(err) {
 			return nil, err
 		}
 		select {

@@ -294,16 +294,8 @@ func coturn(t *testing.T, program string) string {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	for {
-		if _, err := c.Binding(ctx); err == nil {
-			return addr
-		} else if ctx.Err() != nil {
-			t.Fatalf("coturn does not answer: %v", err)
-		}
-		// Before it listens, the kernel refuses and the client ends.
-		c.Close()
-		if c, err = Dial(ctx, "udp", addr, Auth{}, Retransmit(50*time.Millisecond)); err != nil {
-			t.Fatal(err)
-		}
+	if _, err := c.Binding(ctx); err != nil {
+		t.Fatalf("coturn does not answer: %v", err)
 	}
+	return addr
 }
