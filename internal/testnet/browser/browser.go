@@ -53,9 +53,19 @@ type Browser struct {
 func Start(tb testing.TB, o Options) *Browser {
 	tb.Helper()
 	testnet.Need(tb, "chromium")
+	web, err := newSite()
+	if err != nil {
+		tb.Fatalf("test page server: %v", err)
+	}
+	hosts := maps.Clone(o.Hosts)
+	if hosts == nil {
+		hosts = map[string]string{}
+	}
+	hosts[PageHost] = web.addr
 	// Not TempDir: Chromium's children still write while it is being removed.
 	profile, err := os.MkdirTemp("", "turngate-chromium-")
 	if err != nil {
+		web.close()
 		tb.Fatalf("browser profile: %v", err)
 	}
 	opts := []chromedp.ExecAllocatorOption{
@@ -80,18 +90,12 @@ func Start(tb testing.TB, o Options) *Browser {
 		chromedp.Flag("use-fake-ui-for-media-stream", true),
 		chromedp.Flag("use-fake-device-for-media-stream", true),
 		chromedp.Flag("autoplay-policy", "no-user-gesture-required"),
-		chromedp.Flag("host-resolver-rules", resolverRules(o.Hosts)),
+		chromedp.Flag("host-resolver-rules", resolverRules(hosts)),
 		chromedp.WSURLReadTimeout(time.Minute), // a loaded machine starts slowly
-	}
-	if len(o.Trust) > 0 {
-		opts = append(opts, chromedp.Flag("ignore-certificate-errors-spki-list", spkiList(o.Trust)))
+		chromedp.Flag("ignore-certificate-errors-spki-list", spkiList(append([]*x509.Certificate{web.cert}, o.Trust...))),
 	}
 	for name, value := range o.Flags {
 		opts = append(opts, chromedp.Flag(name, value))
-	}
-	web, err := newSite()
-	if err != nil {
-		tb.Fatalf("test page server: %v", err)
 	}
 	alloc, endAlloc := chromedp.NewExecAllocator(context.Background(), opts...)
 	ctx, end := chromedp.NewContext(alloc)

@@ -159,7 +159,12 @@ func (p *Page) event(ev any) {
 		if len(p.console) == maxConsole {
 			p.console = slices.Delete(p.console, 0, maxConsole/2)
 		}
-		p.console = append(p.console, string(ev.Type)+": "+strings.Join(parts, " "))
+		line := string(ev.Type) + ": " + strings.Join(parts, " ")
+		// Some pages colour their lines: a format, then styles.
+		if _, rest, styled := strings.Cut(line, `"display: inline" `); styled {
+			line = rest
+		}
+		p.console = append(p.console, line)
 	case *runtime.EventExceptionThrown:
 		p.exceptions = append(p.exceptions, ev.ExceptionDetails.Error())
 	case *network.EventRequestWillBeSent:
@@ -172,7 +177,7 @@ func (p *Page) event(ev any) {
 func (p *Page) dump() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	const lines, width = 120, 600
+	const lines, width = 80, 300
 	show := p.console[max(0, len(p.console)-lines):]
 	var b strings.Builder
 	for _, l := range show {

@@ -74,3 +74,18 @@ func (p *Page) Gather(ctx context.Context, servers []ICEServer, policy string) (
 	err := p.Call(ctx, &side, "turngate.gather", servers, policy)
 	return side, err
 }
+
+// Connection is an RTCPeerConnection of the page, an SDK's included.
+type Connection struct {
+	State  string   `json:"state"`
+	Policy string   `json:"policy"` // iceTransportPolicy as configured last
+	URLs   []string `json:"urls"`   // of the ICE servers
+	Side   Side     `json:"side"`
+}
+
+// Connections returns the page's connections that are not closed.
+func (p *Page) Connections(ctx context.Context) ([]Connection, error) {
+	var out []Connection
+	err := p.Call(ctx, &out, "turngate.open")
+	return out, err
+}

@@ -2,9 +2,16 @@ package browser
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"embed"
-	"errors"
+	"io"
 	"io/fs"
+	"log"
+	"math/big"
 	"net"
 	"net/http"
 	"sync"
@@ -14,29 +21,55 @@ import (
 //go:embed testdata
 var testdata embed.FS
 
-// site serves the test pages. Loopback over plain http is a secure context, so
-// that getUserMedia and everything else works.
+// PageHost is the name of the test pages' server. A proxy at another name under
+// example.com is the same site for the browser's cookies, as a company's
+// own proxy is.
+const PageHost = "app.example.com"
+
+// site serves the test pages over https and under a name: the SDKs refuse the
+// camera on plain http, and trtc-js-sdk keeps its reports to itself on
+// "localhost" and "127.0.0.1".
 type site struct {
-	url string
-	srv *http.Server
-	wg  sync.WaitGroup
+	url  string
+	addr string // where PageHost is
+	cert *x509.Certificate
+	srv  *http.Server
+	wg   sync.WaitGroup
 
 	mu    sync.Mutex // guards the field below
 	files map[string]string
 }
 
 func newSite() (*site, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()),
+		DNSNames:     []string{PageHost},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(24 * time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil, err
 	}
 	pages, err := fs.Sub(testdata, "testdata")
 	if err != nil {
-		return nil, errors.Join(err, ln.Close())
+		return nil, err
 	}
-	s := &site{url: "http://" + ln.Addr().String(), files: map[string]string{}}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &site{url: "https://" + PageHost, addr: ln.Addr().String(), cert: cert, files: map[string]string{}}
 	static := http.FileServerFS(pages)
-	s.srv = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.srv = &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		file, ok := s.files[r.URL.Path]
 		s.mu.Unlock()
@@ -49,7 +82,8 @@ func newSite() (*site, error) {
 			static.ServeHTTP(w, r)
 		}
 	})}
-	s.wg.Go(func() { s.srv.Serve(ln) })
+	s.srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	s.wg.Go(func() { s.srv.ServeTLS(ln, "", "") })
 	return s, nil
 }
 

@@ -322,9 +322,22 @@ func (s *socket) publishV4(data json.RawMessage, fresh bool) (any, error) {
 			return nil, err
 		}
 	}
-	sdp, err := p.answer(in.SDP)
+	sdp, err := p.answer(withoutEmptyExtensions(in.SDP))
 	if err != nil {
 		return nil, err
 	}
 	return map[string]string{"type": "answer", "sdp": sdp}, nil
+}
+
+// withoutEmptyExtensions drops the lines "a=extmap:13 " that v4 leaves behind
+// where it cut the video orientation extension out of its offer.
+func withoutEmptyExtensions(sdp string) string {
+	var b strings.Builder
+	for l := range strings.Lines(sdp) {
+		if rest, ok := strings.CutPrefix(l, "a=extmap:"); ok && len(strings.Fields(rest)) < 2 {
+			continue
+		}
+		b.WriteString(l)
+	}
+	return b.String()
 }

@@ -3,6 +3,7 @@ package trtccloud
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"strings"
@@ -14,7 +15,7 @@ import (
 // port, DTLS server. It learns a client's address from its packets only.
 type mediaServer struct {
 	api  *webrtc.API
-	conn net.PacketConn
+	mux  io.Closer // owns the socket
 	addr netip.AddrPort
 }
 
@@ -23,22 +24,23 @@ func newMediaServer() (*mediaServer, error) {
 	if err != nil {
 		return nil, err
 	}
+	mux := webrtc.NewICEUDPMux(nil, conn)
 	var se webrtc.SettingEngine
 	se.SetLite(true)
 	se.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
 	se.SetIncludeLoopbackCandidate(true)
-	se.SetICEUDPMux(webrtc.NewICEUDPMux(nil, conn))
+	se.SetICEUDPMux(mux)
 	if err := se.SetAnsweringDTLSRole(webrtc.DTLSRoleServer); err != nil {
-		return nil, errors.Join(err, conn.Close())
+		return nil, errors.Join(err, mux.Close())
 	}
 	return &mediaServer{
 		api:  webrtc.NewAPI(webrtc.WithSettingEngine(se)), // default codecs and interceptors
-		conn: conn,
+		mux:  mux,
 		addr: conn.LocalAddr().(*net.UDPAddr).AddrPort(),
 	}, nil
 }
 
-func (m *mediaServer) close() { m.conn.Close() }
+func (m *mediaServer) close() { m.mux.Close() }
 
 // peer is the media connection of one seat.
 type peer struct {

@@ -27,12 +27,13 @@ type Schedule struct {
 	Config             map[string]any // loggerDomain, keepAliveClient, ...
 }
 
-// DefaultSchedule names two signaling domains and a log domain of the cloud's
-// own, as the real scheduler does, and no TURN server.
+// DefaultSchedule names two signaling domains and a log domain, and no TURN
+// server. The log domain carries its scheme: the SDKs put the path behind it and
+// nothing before it, so that without one the reports go to the page's own server.
 func DefaultSchedule() Schedule {
 	return Schedule{
 		Domains: []string{"main.rtc.qq.com", "backup.rtc.qq.com"},
-		Config:  map[string]any{"loggerDomain": "yun.tim.qq.com"},
+		Config:  map[string]any{"loggerDomain": "https://yun.tim.qq.com"},
 	}
 }
 

@@ -347,7 +347,7 @@ func (s *socket) uplink() map[string]any {
 	return map[string]any{
 		"expectAudPkg": m.Audio.Packets, "recvAudPkg": m.Audio.Packets,
 		"expectVidPkg": m.Video.Packets, "recvVidPkg": m.Video.Packets,
-		"rtt": 5, "delay": 5, "wsRtt": 5,
+		"rtt": 5, "wsRtt": 5,
 	}
 }
 

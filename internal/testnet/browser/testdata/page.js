@@ -154,5 +154,21 @@ const turngate = (() => {
     return out;
   }
 
-  return { connections, side, connectPair, gather, until, tick };
+  // open describes the connections that are not closed.
+  async function open() {
+    const out = [];
+    for (const pc of connections) {
+      if (pc.connectionState === 'closed') continue;
+      const config = pc.getConfiguration();
+      out.push({
+        state: pc.connectionState,
+        policy: config.iceTransportPolicy,
+        urls: config.iceServers.flatMap(s => s.urls),
+        side: await side(pc),
+      });
+    }
+    return out;
+  }
+
+  return { connections, open, side, connectPair, gather, until, tick };
 })();

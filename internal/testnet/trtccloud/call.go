@@ -1,0 +1,233 @@
+package trtccloud
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/turngate/turngate/internal/testnet/browser"
+)
+
+// UserSig looks like a real one: the SDK's own base64 alphabet, in which "*"
+// and "-" are left alone by encodeURIComponent and nobody may encode them.
+const UserSig = "eJyrVgrxCdYrSy1SslIy0jNQ0gHzM1NS80oy0zLBwomlKZl5UInilOzEgoLMFCUrQxMDAwMzE0MzI4hM" +
+	"akVBZlEqUNzU1NTIwMAAIlqSmQsSszAzNDEwsDCHmpKZDjTUIMTbOCIq0zTdMaOkLMnDrDKjLCK8tMJT38Ut1NnN3T" +
+	"y0OCi3oDLPOMXL1MXI1Nw9wtVWqRYA*XswTg__-KwA5Ns8-2a*Q4T0bV1kZ3hKd2VQcmV0dHlsb25n"
+
+// Gateway is how a page is configured. Empty fields are left out; an entirely
+// empty Gateway makes a page without any proxy.
+type Gateway struct {
+	Websocket string // wss://host:port/ws/
+	Logger    string // https://host:port/logger
+	Schedule  string // host:port/schedule, without a scheme
+	Unified   string // host:port/u, without a scheme
+	TURN      []TURNServer
+	Policy    string // iceTransportPolicy
+
+	SDKAppID int // 0 is 1400000001, a mainland application
+}
+
+// TURNServer is an element of the SDKs' turnServer parameter.
+type TURNServer struct {
+	URL            string `json:"url"` // host:port[?transport=tcp], v5 also turns:...
+	Username       string `json:"username"`
+	Credential     string `json:"credential"`
+	CredentialType string `json:"credentialType"` // "" becomes "password"
+}
+
+// Result is a call that came about.
+type Result struct {
+	State       State                // of the cloud, after the call
+	Connections []browser.Connection // of the page, while the camera was flowing
+	Hosts       []string             // the page asked for, by HTTP and WebSocket
+	Events      []Event              // the SDK raised
+	Page        *browser.Page
+}
+
+// Event is an event of the SDK's.
+type Event struct {
+	Type   string `json:"type"` // error, kicked, connection, publish
+	Detail string `json:"detail"`
+}
+
+// Relayed returns an error unless all media went through a relay: the one
+// connected peer connection of the page uses a relay candidate, and the media
+// server saw the packets come from that candidate's address.
+func (r Result) Relayed() error {
+	connected := 0
+	for _, c := range r.Connections {
+		if c.State != "connected" {
+			continue
+		}
+		connected++
+		if c.Side.Local.Type != "relay" {
+			return fmt.Errorf("the local candidate is %+v, want a relay", c.Side.Local)
+		}
+		from := slices.ContainsFunc(r.State.Media, func(m Media) bool {
+			return int(m.Remote.Port()) == c.Side.Local.Port && m.Video.Packets > 0
+		})
+		if !from {
+			return fmt.Errorf("no media arrived from the relay candidate %+v: %+v", c.Side.Local, r.State.Media)
+		}
+	}
+	if connected != 1 {
+		return fmt.Errorf("%d connected peer connections, want 1: %+v", connected, r.Connections)
+	}
+	return nil
+}
+
+// RunV5Call makes a whole call with trtc-sdk-v5: enter the room, publish the
+// camera until key frames arrive, lose every signaling connection and come
+// back, media still flowing, and leave with the final report. It fails the
+// test where the call stops.
+func RunV5Call(t *testing.T, b *browser.Browser, c *Cloud, g Gateway) Result {
+	t.Helper()
+	args := g.params()
+	args["proxy"] = g.v5()
+	return c.run(t, b.OpenV5(t), g, true, args)
+}
+
+// RunV4Call is RunV5Call with trtc-js-sdk.
+func RunV4Call(t *testing.T, b *browser.Browser, c *Cloud, g Gateway) Result {
+	t.Helper()
+	args := g.params()
+	args["proxy"] = orNil(g.proxy())
+	args["turn"] = orNil(g.turn())
+	args["policy"] = g.Policy
+	return c.run(t, b.OpenV4(t), g, false, args)
+}
+
+const step = 40 * time.Second // a step of a call on a loaded machine
+
+func (c *Cloud) run(t *testing.T, page *browser.Page, g Gateway, v5 bool, args map[string]any) Result {
+	t.Helper()
+	do := func(name string, fn func(context.Context) error) {
+		t.Helper()
+		ctx, cancel := context.WithTimeoutCause(t.Context(), step, fmt.Errorf("not within %v", step))
+		defer cancel()
+		if err := fn(ctx); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	wait := func(what string, ok func(State) bool) State {
+		t.Helper()
+		var got State
+		do(what, func(ctx context.Context) (err error) {
+			got, err = c.Wait(ctx, what, ok)
+			return err
+		})
+		return got
+	}
+	script := func(name string, out any, fn string, args ...any) {
+		t.Helper()
+		do(name, func(ctx context.Context) error { return page.Call(ctx, out, fn, args...) })
+	}
+
+	before := c.State()
+	user := args["userId"].(string)
+	media := func(s State) (m Media) {
+		for _, one := range s.Media[len(before.Media):] {
+			if one.User == user && one.State == "connected" {
+				m = one
+			}
+		}
+		return m
+	}
+
+	script("enter the room", nil, "call.enter", args)
+	wait("the join", func(s State) bool {
+		n := len(s.Joins)
+		return n > len(before.Joins) && s.Joins[n-1].User == user && s.Joins[n-1].V5 == v5
+	})
+	script("publish the camera", nil, "call.publish")
+	wait("the camera", func(s State) bool {
+		m := media(s)
+		return m.Video.Packets >= 50 && m.Video.Keyframes >= 1
+	})
+	wait("log reports", func(s State) bool { return len(s.ReportsOf("jssdk_log")) > len(before.ReportsOf("jssdk_log")) })
+
+	r := Result{Page: page}
+	do("peer connections", func(ctx context.Context) (err error) {
+		r.Connections, err = page.Connections(ctx)
+		return err
+	})
+
+	atCut := c.State()
+	if n := c.Cut(); n == 0 {
+		t.Fatalf("nothing to cut: no signaling connection is left; seen: %s", atCut.Summary())
+	}
+	wait("the reconnection", func(s State) bool { return len(s.Reconnects) > len(atCut.Reconnects) })
+	wait("a command after the reconnection", func(s State) bool { return len(s.Commands) > len(atCut.Commands)+1 })
+	wait("the camera after the reconnection", func(s State) bool { return media(s).Video.Packets >= media(atCut).Video.Packets+50 })
+
+	script("leave the room", nil, "call.leave")
+	wait("the leave", func(s State) bool { return len(s.Leaves) > len(before.Leaves) })
+	r.State = wait("the final report", func(s State) bool {
+		return len(s.ReportsOf("jssdk_new_endreport")) > len(before.ReportsOf("jssdk_new_endreport"))
+	})
+	script("events", &r.Events, "call.events")
+	r.Hosts = page.Hosts()
+	if e := page.Exceptions(); len(e) > 0 {
+		t.Errorf("uncaught exceptions: %q", e)
+	}
+	for _, rep := range r.State.Reports[len(before.Reports):] {
+		if rep.Status != http.StatusOK {
+			t.Errorf("report %s was answered with %d", rep.CmdType, rep.Status)
+		}
+	}
+	return r
+}
+
+func (g Gateway) params() map[string]any {
+	app := g.SDKAppID
+	if app == 0 {
+		app = 1400000001
+	}
+	return map[string]any{"sdkAppId": app, "userId": "anna", "userSig": UserSig, "roomId": 4711}
+}
+
+// proxy is the part that both SDKs take in the same form.
+func (g Gateway) proxy() map[string]any {
+	p := map[string]any{}
+	for key, value := range map[string]string{
+		"websocketProxy": g.Websocket, "loggerProxy": g.Logger, "scheduleProxy": g.Schedule, "unifiedProxy": g.Unified,
+	} {
+		if value != "" {
+			p[key] = value
+		}
+	}
+	return p
+}
+
+func (g Gateway) turn() []TURNServer {
+	turn := slices.Clone(g.TURN)
+	for i := range turn {
+		if turn[i].CredentialType == "" {
+			turn[i].CredentialType = "password"
+		}
+	}
+	return turn
+}
+
+func (g Gateway) v5() any {
+	p := g.proxy()
+	if turn := g.turn(); len(turn) > 0 {
+		p["turnServer"] = turn
+	}
+	if g.Policy != "" {
+		p["iceTransportPolicy"] = g.Policy
+	}
+	return orNil(p)
+}
+
+func orNil[T interface {
+	~map[string]any | ~[]TURNServer
+}](v T) any {
+	if len(v) == 0 {
+		return nil
+	}
+	return v
+}
