@@ -1,0 +1,209 @@
+package turn_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/turngate/turngate/internal/testnet"
+	"github.com/turngate/turngate/turn"
+	"github.com/turngate/turngate/turn/peers"
+)
+
+var loopback = netip.MustParseAddr("127.0.0.1")
+
+// start runs a server on loopback with a UDP and a TCP listener on one port.
+func start(t *testing.T, change func(*turn.Options)) (*turn.Server, netip.AddrPort) {
+	t.Helper()
+	allow, err := peers.ParseRule("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := turn.Options{
+		Realm:     "r",
+		Users:     []turn.User{{Name: "turn", Passwords: []string{"turn"}}},
+		Secrets:   []string{"north"},
+		Addresses: []turn.Address{{External: loopback, Local: loopback}},
+		MinPort:   21000, MaxPort: 21999,
+		Allow:        []peers.Rule{allow},
+		RelayToRelay: true,
+		Log:          slog.New(slog.DiscardHandler),
+	}
+	if change != nil {
+		change(&o)
+	}
+	s, err := turn.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	udp, err := s.OpenUDP(netip.AddrPortFrom(loopback, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.ServeUDP(udp); err != nil {
+		t.Fatal(err)
+	}
+	serveStreams(t, s, udp.Addr(), nil)
+	return s, udp.Addr()
+}
+
+// serveStreams accepts connections for the server at addr.
+func serveStreams(t *testing.T, s *turn.Server, addr netip.AddrPort, config *tls.Config) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { l.Close(); <-done })
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if config != nil {
+				go s.ServeConn(tls.Server(c, config), turn.TLS)
+			} else {
+				go s.ServeConn(c, turn.TCP)
+			}
+		}
+	}()
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// startPeer runs coturn's echo peer on a free port of loopback.
+func startPeer(t *testing.T) (port string) {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port = strconv.Itoa(c.LocalAddr().(*net.UDPAddr).Port)
+	c.Close()
+	cmd := exec.Command("turnutils_peer", "-L", "127.0.0.1", "-p", port)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	// It answers once it listens.
+	probe, err := net.Dial("udp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer probe.Close()
+	retry := time.NewTicker(20 * time.Millisecond)
+	defer retry.Stop()
+	for range 250 {
+		probe.Write([]byte("ready?"))
+		probe.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		if _, err := probe.Read(make([]byte, 16)); err == nil {
+			return port
+		}
+		<-retry.C
+	}
+	t.Fatal("turnutils_peer does not answer")
+	return ""
+}
+
+var lostPackets = regexp.MustCompile(`Total lost packets (\d+)`)
+
+// uclient runs coturn's client and returns what it printed.
+func uclient(t *testing.T, server netip.AddrPort, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	args = append(args, "-p", strconv.Itoa(int(server.Port())), server.Addr().String())
+	cmd := exec.CommandContext(ctx, "turnutils_uclient", args...)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		t.Fatalf("turnutils_uclient %s: %v\n%s", strings.Join(args, " "), err, tail(out))
+	}
+	return string(out)
+}
+
+func tail(p []byte) string {
+	if len(p) > 2000 {
+		p = p[len(p)-2000:]
+	}
+	return string(p)
+}
+
+func TestCoturnClientLosesNothing(t *testing.T) {
+	testnet.Need(t, "coturn")
+	s, plain := start(t, nil)
+	cert, pemFiles := testCertificate(t)
+	secure := serveStreams(t, s, netip.AddrPortFrom(loopback, 0), &tls.Config{Certificates: []tls.Certificate{cert}})
+	peer := startPeer(t)
+	tlsArgs := []string{"-t", "-S", "-i", pemFiles[0], "-k", pemFiles[1]}
+	auth := []string{"-u", "turn", "-w", "turn", "-n", "10", "-m", "20", "-l", "170"}
+	toPeer := []string{"-e", "127.0.0.1", "-r", peer}
+	for _, tt := range []struct {
+		name   string
+		server netip.AddrPort
+		args   []string
+	}{
+		{"UDP with channels", plain, toPeer},
+		{"UDP with Send indications", plain, append([]string{"-s"}, toPeer...)},
+		{"UDP client to client", plain, []string{"-y"}},
+		{"UDP without RTCP", plain, append([]string{"-c"}, toPeer...)},
+		{"TCP with channels", plain, append([]string{"-t"}, toPeer...)},
+		{"TCP with Send indications", plain, append([]string{"-t", "-s"}, toPeer...)},
+		{"TCP client to client", plain, []string{"-t", "-y"}},
+		{"TLS with channels", secure, append(tlsArgs, toPeer...)},
+		{"TLS with Send indications", secure, append(append([]string{"-s"}, tlsArgs...), toPeer...)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			out := uclient(t, tt.server, append(append([]string{}, auth...), tt.args...)...)
+			lost := lostPackets.FindAllStringSubmatch(out, -1)
+			if len(lost) == 0 {
+				t.Fatalf("no result in:\n%s", tail([]byte(out)))
+			}
+			if got := lost[len(lost)-1][1]; got != "0" {
+				t.Errorf("lost packets: got %s, want 0\n%s", got, tail([]byte(out)))
+			}
+		})
+	}
+}
+
+func TestCoturnClientWithTimeLimitedCredential(t *testing.T) {
+	testnet.Need(t, "coturn")
+	_, server := start(t, nil)
+	out := uclient(t, server, "-u", "someone", "-W", "north", "-n", "5", "-m", "2", "-y")
+	lost := lostPackets.FindAllStringSubmatch(out, -1)
+	if len(lost) == 0 || lost[len(lost)-1][1] != "0" {
+		t.Errorf("want 0 lost packets in:\n%s", tail([]byte(out)))
+	}
+}
+
+func TestCoturnStunClientLearnsItsAddress(t *testing.T) {
+	testnet.Need(t, "coturn")
+	_, server := start(t, nil)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "turnutils_stunclient", "-p", strconv.Itoa(int(server.Port())), "127.0.0.1").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "UDP reflexive addr: 127.0.0.1:") {
+		t.Errorf("turnutils_stunclient: %v\n%s", err, tail(out))
+	}
+}

@@ -1,0 +1,178 @@
+package turn
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/turngate/turngate/turn/relay"
+	"github.com/turngate/turngate/turn/wire"
+)
+
+// Transport is how a client reaches the server.
+type Transport string
+
+// The transports (RFC 8656 section 3.1).
+const (
+	UDP Transport = "udp"
+	TCP Transport = "tcp"
+	TLS Transport = "tls"
+)
+
+// fiveTuple identifies an allocation (RFC 8656 section 3.2).
+type fiveTuple struct {
+	transport      Transport
+	client, server netip.AddrPort
+}
+
+// client is the way back to whom a message came from.
+type client interface {
+	// answer sends one control message. The message is not kept.
+	answer(p []byte)
+	// egress is the way for relayed data.
+	egress() relay.Egress
+	// opened and closed tell that the client has an allocation, and no
+	// longer has one. The server's lock is held.
+	opened(ses *session)
+	closed()
+	// accepting reports whether new allocations may come this way. The
+	// server's lock is held.
+	accepting() bool
+}
+
+// request is one STUN request on its way through the server.
+type request struct {
+	set     *settings
+	msg     *wire.Message
+	tuple   fiveTuple
+	from    client
+	session *session // of the five-tuple, nil when there is none
+	realm   string
+	now     time.Time
+
+	user string   // authenticated
+	key  wire.Key // nil until authenticated: an answer then carries no integrity
+}
+
+// handle processes one STUN message. It reports whether p was one: what is not
+// STUN is dropped on UDP and ends a stream.
+func (s *Server) handle(tuple fiveTuple, from client, p []byte) bool {
+	var msg wire.Message
+	if err := msg.Parse(p); err != nil {
+		s.metrics.dropped.WithLabelValues("malformed").Inc()
+		return false
+	}
+	if !msg.FingerprintOK() {
+		s.metrics.dropped.WithLabelValues("fingerprint").Inc()
+		return true
+	}
+	r := &request{
+		set:     s.settings.Load(),
+		msg:     &msg,
+		tuple:   tuple,
+		from:    from,
+		session: s.session(tuple),
+		now:     time.Now(),
+	}
+	r.realm = r.set.Realm
+	if r.session != nil {
+		r.realm = r.session.realm
+	}
+	switch msg.Class {
+	case wire.Request:
+		s.handleRequest(r)
+	case wire.Indication:
+		if msg.Method == wire.Send {
+			s.handleSend(r)
+		}
+	default:
+		// We send no requests, so nobody has an answer for us.
+		s.metrics.dropped.WithLabelValues("response").Inc()
+	}
+	return true
+}
+
+func (s *Server) handleRequest(r *request) {
+	var serve func(*request)
+	switch r.msg.Method {
+	case wire.Binding:
+		serve = s.handleBinding
+	case wire.Allocate:
+		serve = s.handleAllocate
+	case wire.Refresh:
+		serve = s.handleRefresh
+	case wire.CreatePermission:
+		serve = s.handleCreatePermission
+	case wire.ChannelBind:
+		serve = s.handleChannelBind
+	default:
+		s.metrics.dropped.WithLabelValues("method").Inc()
+		return
+	}
+	if r.msg.Method != wire.Binding {
+		var ok bool
+		if r.user, r.key, ok = s.authenticate(r); !ok {
+			return
+		}
+	}
+	// RFC 8489 section 6.3.1: after authentication.
+	if unknown := r.msg.Unknown(understood); unknown != nil {
+		b := wire.NewBuilder(r.msg.Method, wire.Failure, r.msg.ID)
+		b.AddError(420)
+		b.AddUnknown(unknown)
+		s.finish(r, b, 420)
+		return
+	}
+	serve(r)
+}
+
+// understood reports whether a comprehension-required attribute is known to
+// the server in any request. What is not built is not understood:
+// DONT-FRAGMENT (RFC 8656 section 7.2 step 4), CHANGE-REQUEST (RFC 5780).
+func understood(t wire.Attr) bool {
+	switch t {
+	case wire.Username, wire.MessageIntegrity, wire.MessageIntegritySHA256, wire.Realm, wire.Nonce,
+		wire.XORMappedAddress, wire.XORPeerAddress, wire.XORRelayedAddress,
+		wire.ChannelNumber, wire.Lifetime, wire.DataAttr, wire.EvenPort, wire.RequestedTransport,
+		wire.RequestedAddressFamily, wire.ReservationToken, wire.ErrorCode, wire.UnknownAttributes:
+		return true
+	}
+	return false
+}
+
+func (s *Server) handleBinding(r *request) {
+	b := wire.NewBuilder(wire.Binding, wire.Success, r.msg.ID)
+	b.AddAddress(wire.XORMappedAddress, r.tuple.client)
+	s.finish(r, b, 0)
+}
+
+// challenge refuses a request that is not authenticated, with what the client
+// needs to try again.
+func (s *Server) challenge(r *request, code int) {
+	b := wire.NewBuilder(r.msg.Method, wire.Failure, r.msg.ID)
+	b.AddError(code)
+	b.Add(wire.Realm, []byte(r.realm))
+	b.Add(wire.Nonce, s.nonces.make(r.tuple.client, r.now))
+	s.finish(r, b, code)
+}
+
+// refuse answers with an error code.
+func (s *Server) refuse(r *request, code int) {
+	b := wire.NewBuilder(r.msg.Method, wire.Failure, r.msg.ID)
+	b.AddError(code)
+	s.finish(r, b, code)
+}
+
+// finish completes an answer and sends it: MESSAGE-INTEGRITY with the key of
+// an authenticated request, FINGERPRINT when the request had one. It returns
+// the answer for a retransmission.
+func (s *Server) finish(r *request, b *wire.Builder, code int) []byte {
+	if r.key != nil {
+		b.Integrity(r.key)
+	}
+	if r.msg.HasFingerprint() {
+		b.Fingerprint()
+	}
+	s.metrics.answered(r.tuple.transport, r.msg.Method, code)
+	r.from.answer(b.Bytes())
+	return b.Bytes()
+}

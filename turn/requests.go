@@ -1,0 +1,229 @@
+package turn
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/turngate/turngate/turn/allocator"
+	"github.com/turngate/turngate/turn/peers"
+	"github.com/turngate/turngate/turn/wire"
+)
+
+// maxPeers bounds the peers of one CreatePermission.
+const maxPeers = 32
+
+// owner returns the session a request is about, or answers 437 when the
+// five-tuple has none and 441 when it is another user's (RFC 8656 section 5).
+func (s *Server) owner(r *request) *session {
+	switch {
+	case r.session == nil:
+		s.refuse(r, 437)
+	case r.session.user != r.user:
+		s.refuse(r, 441)
+	default:
+		return r.session
+	}
+	return nil
+}
+
+// verdict answers by what the state machine says.
+func (s *Server) verdict(r *request, err error) {
+	switch {
+	case err == nil:
+		s.finish(r, wire.NewBuilder(r.msg.Method, wire.Success, r.msg.ID), 0)
+	case errors.Is(err, allocator.ErrGone):
+		s.refuse(r, 437)
+	default:
+		s.refuse(r, 400)
+	}
+}
+
+// handleRefresh is RFC 8656 section 8.2.
+func (s *Server) handleRefresh(r *request) {
+	ses := s.owner(r)
+	if ses == nil {
+		return
+	}
+	wanted, ok := lifetime(r.msg)
+	if !ok {
+		s.refuse(r, 400)
+		return
+	}
+	if family, ok := r.msg.Get(wire.RequestedAddressFamily); ok {
+		if len(family) != 4 {
+			s.refuse(r, 400)
+			return
+		}
+		if (family[0] == 2) != ses.relay.Relayed().Addr().Is6() {
+			s.refuse(r, 443)
+			return
+		}
+	}
+	if wanted == 0 {
+		// The answer first: on a stream the end of the allocation may be
+		// the end of the connection.
+		b := wire.NewBuilder(wire.Refresh, wire.Success, r.msg.ID)
+		b.AddUint32(wire.Lifetime, 0)
+		s.finish(r, b, 0)
+		ses.end("released by the client")
+		return
+	}
+	ses.mu.Lock()
+	err := ses.alloc.Refresh(wanted)
+	if err == nil {
+		ses.expires = r.now.Add(wanted)
+	}
+	ses.mu.Unlock()
+	if err != nil {
+		s.verdict(r, err)
+		return
+	}
+	b := wire.NewBuilder(wire.Refresh, wire.Success, r.msg.ID)
+	b.AddUint32(wire.Lifetime, uint32(wanted/time.Second))
+	s.finish(r, b, 0)
+}
+
+// handleCreatePermission is RFC 8656 section 10.2: all peers or none.
+func (s *Server) handleCreatePermission(r *request) {
+	ses := s.owner(r)
+	if ses == nil {
+		return
+	}
+	var wanted []netip.Addr
+	for value := range r.msg.All(wire.XORPeerAddress) {
+		peer, ok := r.msg.Address(value)
+		if !ok || len(wanted) == maxPeers {
+			s.refuse(r, 400)
+			return
+		}
+		v := r.set.policy.CheckPermission(peer)
+		if code := s.judge(r, ses, peer, v); code != 0 {
+			s.refuse(r, code)
+			return
+		}
+		wanted = append(wanted, v.Peer.Addr())
+	}
+	if len(wanted) == 0 {
+		s.refuse(r, 400)
+		return
+	}
+	ses.mu.Lock()
+	defer ses.mu.Unlock()
+	if permits, _ := ses.relay.Counts(); permits+len(wanted) > r.set.Limits.Permissions && !ses.relay.HasPermits(wanted) {
+		s.refuse(r, 508)
+		return
+	}
+	until := r.now.Add(allocator.PermissionLifetime)
+	for _, peer := range wanted {
+		if err := ses.alloc.Permit(peer); err != nil {
+			s.verdict(r, err)
+			return
+		}
+		ses.relay.Permit(peer, until)
+	}
+	s.verdict(r, nil)
+}
+
+// handleChannelBind is RFC 8656 section 12.2.
+func (s *Server) handleChannelBind(r *request) {
+	ses := s.owner(r)
+	if ses == nil {
+		return
+	}
+	number, ok := r.msg.Get(wire.ChannelNumber)
+	if !ok || len(number) != 4 {
+		s.refuse(r, 400)
+		return
+	}
+	channel := binary.BigEndian.Uint16(number)
+	value, _ := r.msg.Get(wire.XORPeerAddress)
+	peer, ok := r.msg.Address(value)
+	if !ok || channel < wire.MinChannel || channel > lastChannel(r.msg) {
+		s.refuse(r, 400)
+		return
+	}
+	v := r.set.policy.Check(peer)
+	if code := s.judge(r, ses, peer, v); code != 0 {
+		s.refuse(r, code)
+		return
+	}
+	peer = v.Peer
+	ses.mu.Lock()
+	defer ses.mu.Unlock()
+	if err := ses.relay.CanBind(channel, peer); err != nil {
+		s.refuse(r, 400)
+		return
+	}
+	permits, channels := ses.relay.Counts()
+	if !ses.relay.HasChannel(channel) && channels >= r.set.Limits.Channels ||
+		permits >= r.set.Limits.Permissions && !ses.relay.HasPermits([]netip.Addr{peer.Addr()}) {
+		s.refuse(r, 508)
+		return
+	}
+	err := ses.alloc.Bind(channel, peer)
+	if err == nil {
+		err = ses.relay.Bind(channel, peer, r.now.Add(allocator.ChannelLifetime), r.now.Add(allocator.PermissionLifetime))
+	}
+	s.verdict(r, err)
+}
+
+// lastChannel returns the highest channel number that a request may bind. It is
+// RFC 8656's, but coturn's client tools before 4.16, which operators test with,
+// pick any of RFC 5766's at random. They are known by the FINGERPRINT that
+// they add to every message and browsers to none; see docs/decisions.
+func lastChannel(m *wire.Message) uint16 {
+	if m.HasFingerprint() {
+		return wire.LegacyMaxChannel
+	}
+	return wire.MaxChannel
+}
+
+// judge returns the code that refuses a peer, or 0. The family of what was
+// sent counts (443), then the policy (403), which an operator learns of.
+func (s *Server) judge(r *request, ses *session, sent netip.AddrPort, v peers.Verdict) (code int) {
+	relayed := ses.relay.Relayed().Addr()
+	switch {
+	case sent.Addr().Is6() != relayed.Is6() && !sent.Addr().Is4In6():
+		return 443
+	case !v.Allowed():
+		s.logRefusal(r, v)
+		return 403
+	case v.Peer.Addr().Is6() != relayed.Is6():
+		return 443 // an IPv4-mapped peer on an IPv6 allocation
+	}
+	return 0
+}
+
+// logRefusal tells the operator why a peer was refused and what would let it
+// pass. Clients choose how often this happens, so the lines are sampled.
+func (s *Server) logRefusal(r *request, v peers.Verdict) {
+	s.metrics.refusedPeers.Inc()
+	s.refusals.log(r.set.Log, v.Rule(), "peer refused",
+		"client", r.tuple.client, "user", printable(r.user), "peer", v.Peer, "rule", v.Rule(), "remedy", v.Remedy())
+}
+
+// handleSend is RFC 8656 section 11.2. A Send indication is not authenticated
+// and never answered: the five-tuple alone decides whose it is.
+func (s *Server) handleSend(r *request) {
+	ses := r.session
+	if ses == nil {
+		s.metrics.dropped.WithLabelValues("no allocation").Inc()
+		return
+	}
+	value, _ := r.msg.Get(wire.XORPeerAddress)
+	peer, ok := r.msg.Address(value)
+	data, hasData := r.msg.Get(wire.DataAttr)
+	if !ok || !hasData || r.msg.Unknown(understood) != nil {
+		s.metrics.dropped.WithLabelValues("malformed").Inc()
+		return
+	}
+	// The permission is for an address, the policy may be for its ports.
+	v := r.set.policy.Check(peer)
+	if !v.Allowed() {
+		s.metrics.dropped.WithLabelValues("peer").Inc()
+		return
+	}
+	ses.relay.SendTo(v.Peer, data)
+}

@@ -1,0 +1,169 @@
+package turn
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/turngate/turngate/turn/allocator"
+	"github.com/turngate/turngate/turn/relay"
+	"github.com/turngate/turngate/turn/wire"
+)
+
+// session is one allocation as the edge knows it. It holds what it was made
+// with and no settings, so that a reload cannot reach into it.
+type session struct {
+	s       *Server
+	id      string
+	tuple   fiveTuple
+	user    string
+	key     wire.Key
+	realm   string
+	from    client
+	relay   *relay.Relay
+	local   netip.AddrPort // what the relay socket is bound to
+	created time.Time
+	log     *slog.Logger
+
+	alloc *allocator.Allocation
+
+	mu      sync.Mutex // one request at a time; guards the fields below
+	request wire.TransactionID
+	answer  []byte // of the Allocate, for its retransmissions
+	expires time.Time
+
+	reason  atomic.Pointer[string] // why it ends; first writer wins
+	removed atomic.Bool
+}
+
+// session returns the session of a five-tuple.
+func (s *Server) session(t fiveTuple) *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sessions[t]
+}
+
+// end ends the allocation for the reason given. It returns when the relay
+// socket is closed and the port is free.
+func (ses *session) end(reason string) {
+	ses.reason.CompareAndSwap(nil, &reason)
+	_ = ses.alloc.Close() // the allocator being closed says the same
+}
+
+// ended is called by the allocator when the allocation is gone.
+func (ses *session) ended() {
+	if ses.removed.Swap(true) {
+		return
+	}
+	expired := "expired"
+	ses.reason.CompareAndSwap(nil, &expired)
+	s := ses.s
+	s.relays.delete(ses.relay)
+	s.mu.Lock()
+	if s.sessions[ses.tuple] == ses {
+		delete(s.sessions, ses.tuple)
+		ses.from.closed()
+		s.metrics.closed(ses)
+	}
+	drop(s.perUser, ses.user)
+	drop(s.perAddress, ses.tuple.client.Addr())
+	close(s.changed)
+	s.changed = make(chan struct{})
+	s.mu.Unlock()
+	if ses.tuple.transport == UDP {
+		s.table.Delete(relay.Path{Client: ses.tuple.client, Server: ses.tuple.server}, ses.relay)
+	}
+	s.ports.Return(ses.local.Port())
+
+	st := ses.relay.Stats()
+	ses.log.LogAttrs(context.Background(), slog.LevelInfo, "allocation closed",
+		slog.String("reason", *ses.reason.Load()),
+		slog.Uint64("bytes_up", st.BytesUp.Load()),
+		slog.Uint64("bytes_down", st.BytesDown.Load()),
+		slog.Uint64("dropped", st.DroppedUp.Load()+st.DroppedDown.Load()),
+		slog.Duration("duration", time.Since(ses.created).Round(time.Millisecond)))
+}
+
+func drop[K comparable](counts map[K]int, k K) {
+	if counts[k]--; counts[k] <= 0 {
+		delete(counts, k)
+	}
+}
+
+func newID() string {
+	var b [6]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// printable cuts a user name that a stranger chose to what a log line bears.
+func printable(user string) string {
+	const most = 64
+	if len(user) > most {
+		return user[:most] + "…"
+	}
+	return user
+}
+
+// Session describes a live allocation.
+type Session struct {
+	ID          string         `json:"id"`
+	Transport   Transport      `json:"transport"`
+	Client      netip.AddrPort `json:"client"`
+	Server      netip.AddrPort `json:"server"`
+	User        string         `json:"user"`
+	Relay       netip.AddrPort `json:"relay"`
+	Created     time.Time      `json:"created"`
+	Expires     time.Time      `json:"expires"`
+	Permissions int            `json:"permissions"`
+	Channels    int            `json:"channels"`
+	BytesUp     uint64         `json:"bytes_up"`
+	BytesDown   uint64         `json:"bytes_down"`
+	PacketsUp   uint64         `json:"packets_up"`
+	PacketsDown uint64         `json:"packets_down"`
+	Dropped     uint64         `json:"dropped"`
+}
+
+// Sessions describes the live allocations, in no order.
+func (s *Server) Sessions() []Session {
+	live := s.snapshot()
+	all := make([]Session, 0, len(live))
+	for _, ses := range live {
+		all = append(all, ses.describe())
+	}
+	return all
+}
+
+func (ses *session) describe() Session {
+	st := ses.relay.Stats()
+	permits, channels := ses.relay.Counts()
+	ses.mu.Lock()
+	expires := ses.expires
+	ses.mu.Unlock()
+	return Session{
+		ID: ses.id, Transport: ses.tuple.transport, Client: ses.tuple.client, Server: ses.tuple.server,
+		User: ses.user, Relay: ses.relay.Relayed(), Created: ses.created, Expires: expires,
+		Permissions: permits, Channels: channels,
+		BytesUp: st.BytesUp.Load(), BytesDown: st.BytesDown.Load(),
+		PacketsUp: st.PacketsUp.Load(), PacketsDown: st.PacketsDown.Load(),
+		Dropped: st.DroppedUp.Load() + st.DroppedDown.Load(),
+	}
+}
+
+// Kick ends the allocations that match reports true for and returns how many
+// those were.
+func (s *Server) Kick(match func(Session) bool) int {
+	n := 0
+	for _, ses := range s.snapshot() {
+		if match(ses.describe()) {
+			ses.end("kicked")
+			n++
+		}
+	}
+	return n
+}

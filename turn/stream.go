@@ -1,0 +1,170 @@
+package turn
+
+import (
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/turngate/turngate/turn/relay"
+	"github.com/turngate/turngate/turn/wire"
+)
+
+const (
+	// unprovenFrame is the largest frame before there is an allocation: no
+	// request needs more.
+	unprovenFrame = 2048
+	// frameTimeout is how long one frame may take to arrive.
+	frameTimeout = 20 * time.Second
+)
+
+// stream is a TCP or TLS client.
+type stream struct {
+	s      *Server
+	conn   net.Conn
+	tuple  fiveTuple
+	limits Limits
+	out    *relay.Stream
+
+	since   time.Time // connected, or without an allocation
+	partial time.Time // since when a frame is unfinished
+	heard   bool      // a whole message has come
+
+	session atomic.Pointer[session]
+}
+
+// ServeConn serves a client on a connection until it ends, and closes it. An
+// allocation ends with its connection (RFC 8656 section 3.1).
+func (s *Server) ServeConn(conn net.Conn, transport Transport) {
+	set := s.settings.Load()
+	st := &stream{
+		s: s, conn: conn, limits: set.Limits,
+		tuple: fiveTuple{transport, addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())},
+		out:   relay.NewStream(conn, set.Egress),
+		since: time.Now(),
+	}
+	if !s.addStream(st) {
+		conn.Close()
+		return
+	}
+	defer s.wg.Done()
+	s.metrics.streams.WithLabelValues(string(transport)).Inc()
+	defer s.metrics.streams.WithLabelValues(string(transport)).Dec()
+	reason := st.serve()
+	conn.Close()
+	if ses := st.session.Load(); ses != nil {
+		ses.end(reason)
+	}
+	st.out.Close()
+	s.metrics.dropped.WithLabelValues("queue").Add(float64(st.out.Drops()))
+	s.mu.Lock()
+	delete(s.streams, st)
+	s.mu.Unlock()
+}
+
+func (s *Server) addStream(st *stream) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.streams[st] = struct{}{}
+	s.wg.Add(1)
+	return true
+}
+
+// serve reads frames until the stream ends and says why it did.
+func (st *stream) serve() (reason string) {
+	framer := wire.NewFramer(st)
+	for {
+		ses := st.session.Load()
+		if framer.Limit = unprovenFrame; ses != nil {
+			framer.Limit = 0
+		}
+		st.partial = time.Time{}
+		frame, err := framer.Next()
+		if err != nil {
+			return st.why(err)
+		}
+		st.heard = true
+		if channel, payload, ok := wire.ChannelData(frame); ok {
+			if ses == nil || !ses.relay.Forward(channel, payload) {
+				st.s.metrics.dropped.WithLabelValues("no channel").Inc()
+			}
+			continue
+		}
+		if !st.s.handle(st.tuple, st, frame) {
+			return "malformed message"
+		}
+	}
+}
+
+// why names the end of a stream for the log.
+func (st *stream) why(err error) string {
+	switch {
+	case err == wire.ErrFrame, err == wire.ErrTooLarge:
+		st.s.metrics.dropped.WithLabelValues("framing").Inc()
+		return "malformed frame"
+	case isTimeout(err):
+		st.s.metrics.dropped.WithLabelValues("stream timeout").Inc()
+		return "timeout"
+	}
+	return "connection closed"
+}
+
+func isTimeout(err error) bool {
+	t, ok := err.(net.Error)
+	return ok && t.Timeout()
+}
+
+// Read reads with the deadline of the phase that the stream is in. The framer
+// calls it.
+func (st *stream) Read(p []byte) (int, error) {
+	var deadline time.Time
+	if st.session.Load() == nil {
+		deadline = st.since.Add(st.limits.Unproven)
+		if first := st.since.Add(st.limits.FirstMessage); !st.heard && first.Before(deadline) {
+			deadline = first
+		}
+	}
+	if !st.partial.IsZero() {
+		if unfinished := st.partial.Add(frameTimeout); deadline.IsZero() || unfinished.Before(deadline) {
+			deadline = unfinished
+		}
+	}
+	if err := st.conn.SetReadDeadline(deadline); err != nil {
+		return 0, err
+	}
+	n, err := st.conn.Read(p)
+	if n > 0 && st.partial.IsZero() {
+		st.partial = time.Now()
+	}
+	return n, err
+}
+
+func (st *stream) answer(p []byte) { st.out.Answer(p) }
+
+func (st *stream) egress() relay.Egress { return st.out }
+
+func (st *stream) accepting() bool { return true }
+
+func (st *stream) opened(ses *session) { st.session.Store(ses) }
+
+// closed ends the connection some time after its allocation: whoever wants
+// another one asks for it at once.
+func (st *stream) closed() {
+	st.session.Store(nil)
+	_ = st.conn.SetReadDeadline(time.Now().Add(st.limits.FirstMessage))
+}
+
+// addrPort converts the address of a connection; a connection that is not
+// TCP has the zero address.
+func addrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		p, _ := netip.ParseAddrPort(a.String())
+		return p
+	}
+	p := t.AddrPort()
+	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+}

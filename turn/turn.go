@@ -1,0 +1,365 @@
+// Package turn is the TURN server (RFC 8656) of turngate: what reaches it over
+// UDP, TCP and TLS is framed, parsed, authenticated and judged here, before
+// the state machine behind it (turn/allocator) hears of it in words of ours,
+// and the packets themselves never pass it (turn/relay).
+package turn
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/turngate/turngate/turn/allocator"
+	"github.com/turngate/turngate/turn/peers"
+	"github.com/turngate/turngate/turn/ports"
+	"github.com/turngate/turngate/turn/relay"
+)
+
+// Options configure a Server. All of them can be changed by Reconfigure; what
+// a live allocation was given stays with it.
+type Options struct {
+	// Realm of the long-term credentials (RFC 8489 section 9.2). Required.
+	Realm string
+	// Users with fixed passwords.
+	Users []User
+	// Secrets for time-limited credentials: the user name is "expiry:id",
+	// the password the base64 of HMAC-SHA1(secret, name). Several are valid
+	// at once, so that a secret can be rotated.
+	Secrets []string
+	// StrictExpiry asks the expiry of a time-limited credential at every
+	// request and not at Allocate only. Calls then end when it expires.
+	StrictExpiry bool
+
+	// Addresses are the relayed addresses, at most one of each family.
+	Addresses []Address
+	// MinPort and MaxPort are the range of relayed ports, both included.
+	MinPort, MaxPort uint16
+
+	// Allow, Deny and PeerPorts are the operator's peer policy, RelayToRelay
+	// lets two clients of this server reach each other; see package peers.
+	Allow, Deny  []peers.Rule
+	PeerPorts    []peers.PortRange
+	RelayToRelay bool
+	// Listeners returns the addresses that this process listens on, UDP and
+	// TCP, beside those the Server opened itself. They are never peers. May
+	// be nil.
+	Listeners func() []netip.AddrPort
+
+	Limits Limits
+	Egress relay.StreamLimits
+
+	Log *slog.Logger // nil means slog.Default
+}
+
+// User is a user of the long-term credential mechanism.
+type User struct {
+	Name string
+	// Passwords that are valid, several while one is being changed.
+	Passwords []string
+}
+
+// Address is one relayed address.
+type Address struct {
+	// External is what clients are told.
+	External netip.Addr
+	// Local is what relay sockets are bound to. The unspecified address lets
+	// the system choose for each datagram.
+	Local netip.Addr
+}
+
+// Limits bound what clients can make the server hold. Zero means the default
+// where one is given, and no limit otherwise.
+type Limits struct {
+	Allocations           int // in all
+	AllocationsPerUser    int
+	AllocationsPerAddress int           // per client address
+	Permissions           int           // per allocation, default 128
+	Channels              int           // per allocation, default 256
+	FirstMessage          time.Duration // for a stream's first message, default 10 s
+	Unproven              time.Duration // for a stream to get an allocation, default 30 s
+}
+
+func (l Limits) orDefault() Limits {
+	if l.Permissions <= 0 {
+		l.Permissions = 128
+	}
+	if l.Channels <= 0 {
+		l.Channels = 256
+	}
+	if l.FirstMessage <= 0 {
+		l.FirstMessage = 10 * time.Second
+	}
+	if l.Unproven <= 0 {
+		l.Unproven = 30 * time.Second
+	}
+	return l
+}
+
+// Server is a TURN server. Its methods are safe for concurrent use.
+type Server struct {
+	allocator *allocator.Allocator
+	ports     *ports.Allocator
+	table     *relay.Table // by client
+	relays    relays       // by relayed transport address
+	clock     *relay.Clock
+	nonces    nonces
+	metrics   *metrics
+	refusals  sampler
+	draining  atomic.Bool
+
+	settings atomic.Pointer[settings]
+
+	mu           sync.Mutex // guards the fields below
+	sessions     map[fiveTuple]*session
+	perUser      map[string]int
+	perAddress   map[netip.Addr]int
+	reservations map[[8]byte]*reservation
+	listeners    map[netip.AddrPort]*listener // retired ones are not in it
+	retired      map[*listener]struct{}
+	streams      map[*stream]struct{}
+	changed      chan struct{} // closed and renewed when a session ends
+	closed       bool
+	wg           sync.WaitGroup // listeners, streams
+}
+
+// settings are what Reconfigure swaps.
+type settings struct {
+	Options
+	policy  *peers.Policy
+	started time.Time
+}
+
+// ErrClosed is returned by a server that has been closed.
+var ErrClosed = errors.New("TURN server is closed")
+
+// New checks the options and makes a server that serves nothing yet: see
+// ListenUDP, ServeConn and Serve. Close it.
+func New(o Options) (*Server, error) {
+	alloc, err := allocator.New()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		allocator:    alloc,
+		table:        relay.NewTable(),
+		clock:        relay.NewClock(),
+		refusals:     newSampler(),
+		sessions:     make(map[fiveTuple]*session),
+		perUser:      make(map[string]int),
+		perAddress:   make(map[netip.Addr]int),
+		reservations: make(map[[8]byte]*reservation),
+		listeners:    make(map[netip.AddrPort]*listener),
+		retired:      make(map[*listener]struct{}),
+		streams:      make(map[*stream]struct{}),
+		changed:      make(chan struct{}),
+	}
+	rand.Read(s.nonces.key[:])
+	s.metrics = newMetrics(s)
+	if err := s.Reconfigure(o); err != nil {
+		alloc.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Reconfigure swaps the options. On an error nothing has changed. Allocations
+// live on with their relayed address, port and user; peers that the new policy
+// refuses lose their permission at once.
+func (s *Server) Reconfigure(o Options) error {
+	next, err := s.prepare(o)
+	if err != nil {
+		return err
+	}
+	if s.ports == nil {
+		if s.ports, err = ports.New(ports.Options{Min: o.MinPort, Max: o.MaxPort}); err != nil {
+			return err
+		}
+	} else if err := s.ports.Resize(o.MinPort, o.MaxPort); err != nil {
+		return err
+	}
+	s.settings.Store(next)
+	for _, ses := range s.snapshot() {
+		ses.relay.Revoke(next.reaches)
+	}
+	return nil
+}
+
+// Check reports what Reconfigure would, and changes nothing.
+func (s *Server) Check(o Options) error {
+	_, err := s.prepare(o)
+	return err
+}
+
+func (s *Server) prepare(o Options) (*settings, error) {
+	if o.Realm == "" {
+		return nil, errors.New("a realm is required")
+	}
+	if len(o.Addresses) == 0 {
+		return nil, errors.New("no relayed address")
+	}
+	for _, a := range o.Addresses {
+		if a.External.Is4() != a.Local.Is4() {
+			return nil, fmt.Errorf("relayed address %v and local address %v differ in family", a.External, a.Local)
+		}
+	}
+	if o.MinPort == 0 || o.MinPort > o.MaxPort {
+		return nil, fmt.Errorf("relay ports %d to %d: not a range", o.MinPort, o.MaxPort)
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	o.Limits = o.Limits.orDefault()
+	policy, err := peers.New(peers.Options{
+		Allow: o.Allow, Deny: o.Deny, Ports: o.PeerPorts,
+		Own: func() []netip.Prefix {
+			own := peers.InterfaceAddrs()
+			for _, a := range o.Addresses {
+				own = append(own, netip.PrefixFrom(a.External, a.External.BitLen()))
+			}
+			return own
+		},
+		Listeners: func() []netip.AddrPort {
+			all := s.listening()
+			if o.Listeners != nil {
+				all = append(all, o.Listeners()...)
+			}
+			return all
+		},
+		RelayToRelay: o.RelayToRelay,
+		IsRelay:      func(a netip.AddrPort) bool { return s.relays.get(a) != nil },
+		RelayPorts:   peers.PortRange{Lo: o.MinPort, Hi: o.MaxPort},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &settings{Options: o, policy: policy, started: time.Now()}, nil
+}
+
+// reaches reports whether a permission or channel may go on under the policy;
+// a permission comes with port 0.
+func (set *settings) reaches(peer netip.AddrPort) bool {
+	if peer.Port() == 0 {
+		return set.policy.CheckAddr(peer.Addr()).Allowed()
+	}
+	return set.policy.Check(peer).Allowed()
+}
+
+// ownAddressesEvery is how soon an address that the host gains is refused as
+// a peer.
+const ownAddressesEvery = 5 * time.Second
+
+// Serve keeps the server's clock until ctx ends, then ends every allocation
+// and connection and returns when all is closed.
+func (s *Server) Serve(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { s.clock.Run(ctx) })
+	wg.Go(func() {
+		ticker := time.NewTicker(ownAddressesEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				s.settings.Load().policy.Refresh()
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	wg.Wait()
+	return s.Close()
+}
+
+// Close ends every allocation and connection and returns when all is closed.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	for _, l := range s.listeners {
+		l.udp.Close()
+	}
+	for l := range s.retired {
+		l.udp.Close()
+	}
+	for st := range s.streams {
+		st.conn.Close()
+	}
+	for _, r := range s.reservations {
+		r.timer.Stop()
+	}
+	s.mu.Unlock()
+	for _, ses := range s.snapshot() {
+		ses.end("server stopped")
+	}
+	s.wg.Wait()
+	return s.allocator.Close()
+}
+
+// Drain refuses new allocations and returns when the last one has ended or ctx
+// has. It reports how many are left.
+func (s *Server) Drain(ctx context.Context) int {
+	s.draining.Store(true)
+	for {
+		s.mu.Lock()
+		left, changed := len(s.sessions), s.changed
+		s.mu.Unlock()
+		if left == 0 {
+			return 0
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return left
+		}
+	}
+}
+
+// Allocations returns how many allocations are live.
+func (s *Server) Allocations() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions)
+}
+
+// FreePorts returns how many relayed ports can be had.
+func (s *Server) FreePorts() int { return s.ports.Stats().Free }
+
+// listening returns the addresses of the UDP listeners.
+func (s *Server) listening() []netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]netip.AddrPort, 0, len(s.listeners))
+	for a := range s.listeners {
+		all = append(all, a)
+	}
+	return all
+}
+
+// snapshot returns the live sessions.
+func (s *Server) snapshot() []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*session, 0, len(s.sessions))
+	for _, ses := range s.sessions {
+		all = append(all, ses)
+	}
+	return all
+}
+
+// bind opens a relay socket on a port of the range.
+func bind(a Address, port uint16) (*net.UDPConn, error) {
+	network := "udp4"
+	if a.Local.Is6() {
+		network = "udp6"
+	}
+	return net.ListenUDP(network, net.UDPAddrFromAddrPort(netip.AddrPortFrom(a.Local, port)))
+}
