@@ -1,0 +1,251 @@
+// Package config is the configuration file of turngate: every key in one
+// documented struct, a strict loader that reports all findings at once, and
+// the embedded reference file.
+//
+// [Load] reads a file, [Default] is what an empty file means. A loaded Config
+// is complete: presets, inherited keys and derived values are filled in,
+// secrets are resolved, and every value has the type that its user needs. It
+// is not changed after loading and may be read by any number of goroutines.
+//
+// The doc sentence of a key stands in turngate.toml ([Reference]); the struct
+// repeats what a programmer must know. The tag "reload" says whether a reload
+// applies a changed key (live) or only a restart does; [Changes] tells them
+// apart.
+package config
+
+import (
+	_ "embed"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"slices"
+	"time"
+)
+
+// Reference is the file that documents every key with its default.
+//
+//go:embed turngate.toml
+var Reference string
+
+// Layouts of a site.
+const (
+	External = "external" // 2-A: the host stands in front of the company network
+	Intranet = "intranet" // 2-B: the host stands inside it
+)
+
+// Config is a whole configuration.
+type Config struct {
+	Layout     string       `toml:"layout" reload:"live" one:"external|intranet"`
+	Domain     string       `toml:"domain" reload:"live"`
+	ExternalIP []ExternalIP `toml:"external_ip" reload:"live" single:"ok"` // empty: the host's own address
+	StateDir   string       `toml:"state_dir" reload:"restart"`            // never empty after loading
+
+	TLS       TLS         `toml:"tls"`
+	HTTPS     HTTPS       `toml:"https"`
+	TURN      TURN        `toml:"turn"`
+	Upstream  Upstream    `toml:"upstream"`
+	Signaling []Signaling `toml:"signaling" reload:"live"`
+	Logger    []Logger    `toml:"logger" reload:"live"`
+	TRTC      TRTC        `toml:"trtc"`
+	Admin     Admin       `toml:"admin"`
+	Log       Log         `toml:"log"`
+	Drain     Drain       `toml:"drain"`
+
+	file    string
+	origins map[string]Origin
+}
+
+// TLS names the certificate. Both keys empty: self-signed, kept in StateDir.
+type TLS struct {
+	Cert string `toml:"cert" reload:"live"`
+	Key  string `toml:"key" reload:"live"`
+}
+
+// HTTPS is the listener for wss, https and TURN over TLS or TCP.
+type HTTPS struct {
+	Listen                   []ListenAddr   `toml:"listen" reload:"live"`
+	TrustedProxies           []netip.Prefix `toml:"trusted_proxies" reload:"live"`
+	ProxyProtocol            []netip.Prefix `toml:"proxy_protocol" reload:"live"`              // sources that must send a PROXY header
+	MaxConnections           int            `toml:"max_connections" reload:"live"`             // 0: no limit
+	MaxConnectionsPerAddress int            `toml:"max_connections_per_address" reload:"live"` // 0: no limit
+	HeaderTimeout            Duration       `toml:"header_timeout" reload:"live"`
+	HandshakeTimeout         Duration       `toml:"handshake_timeout" reload:"live"`
+}
+
+// TURN is the relay.
+type TURN struct {
+	Listen        []ListenAddr   `toml:"listen" reload:"live"` // UDP and TCP each
+	ProxyProtocol []netip.Prefix `toml:"proxy_protocol" reload:"live"`
+	Realm         string         `toml:"realm" reload:"live"` // never empty after loading
+	MinPort       uint16         `toml:"min_port" reload:"live"`
+	MaxPort       uint16         `toml:"max_port" reload:"live"`
+	Offload       string         `toml:"offload" reload:"live" one:"auto|off|native|generic"`
+	Secrets       []Secret       `toml:"secrets" reload:"live"` // the first one signs, all are accepted
+	StrictExpiry  bool           `toml:"strict_expiry" reload:"live"`
+	CredentialTTL Duration       `toml:"credential_ttl" reload:"live"`
+	User          []User         `toml:"user" reload:"live"`
+	Peers         Peers          `toml:"peers"`
+	Limits        Limits         `toml:"limits"`
+	Egress        Egress         `toml:"egress"`
+}
+
+// User is a long-term credential.
+type User struct {
+	Name     string `toml:"name" reload:"live"`
+	Password Secret `toml:"password" reload:"live"`
+}
+
+// Peers is the policy on top of the built-in deny table. Allow comes first,
+// then Deny, then the table.
+type Peers struct {
+	Allow        []PeerRule  `toml:"allow" reload:"live"`
+	Deny         []PeerRule  `toml:"deny" reload:"live"`
+	RelayToRelay bool        `toml:"relay_to_relay" reload:"live"`
+	Ports        []PortRange `toml:"ports" reload:"live"` // empty: any
+}
+
+// Limits bound what one client and all clients can hold. 0 is no limit.
+type Limits struct {
+	Allocations              int      `toml:"allocations" reload:"live"`
+	AllocationsPerUser       int      `toml:"allocations_per_user" reload:"live"`
+	AllocationsPerAddress    int      `toml:"allocations_per_address" reload:"live"`
+	PermissionsPerAllocation int      `toml:"permissions_per_allocation" reload:"live"`
+	ChannelsPerAllocation    int      `toml:"channels_per_allocation" reload:"live"`
+	ConnectionsPerAddress    int      `toml:"connections_per_address" reload:"live"`
+	FirstMessage             Duration `toml:"first_message" reload:"live"`
+}
+
+// Egress bounds what waits for a TCP or TLS client that reads slowly.
+type Egress struct {
+	Queue Duration `toml:"queue" reload:"live"`
+	Bytes Size     `toml:"bytes" reload:"live"`
+}
+
+// Upstream is how upstreams are reached. In a loaded Config those of the
+// routes are complete: what a route does not say comes from [upstream].
+type Upstream struct {
+	CA               string               `toml:"ca" reload:"live"`
+	Proxy            Secret               `toml:"proxy" reload:"live"` // not available in this version: always empty
+	Resolve          map[string]FixedAddr `toml:"resolve" reload:"live"`
+	DialTimeout      Duration             `toml:"dial_timeout" reload:"live"`
+	TLSTimeout       Duration             `toml:"tls_timeout" reload:"live"`
+	HandshakeTimeout Duration             `toml:"handshake_timeout" reload:"live"`
+}
+
+// Signaling is a WebSocket route.
+type Signaling struct {
+	Path            string     `toml:"path" reload:"live"` // with and without the final slash is the same route
+	Preset          string     `toml:"preset" reload:"live"`
+	Upstream        []*url.URL `toml:"upstream" reload:"live"` // scheme http or https
+	XFF             string     `toml:"xff" reload:"live" one:"replace|append"`
+	Answer          string     `toml:"answer" reload:"live" one:"standard|qrator"`
+	Origins         []string   `toml:"origins" reload:"live"`
+	SDKAppIDs       []uint64   `toml:"sdk_app_ids" reload:"live"`
+	IdleTimeout     Duration   `toml:"idle_timeout" reload:"live"` // 0: never
+	MaxMessage      Size       `toml:"max_message" reload:"live"`  // 0: no limit
+	KeepCookies     bool       `toml:"keep_cookies" reload:"live"` // Cookie and Authorization
+	KeepUnderscores bool       `toml:"keep_underscores" reload:"live"`
+	Reach           Upstream   // its keys stand in the route's own table
+}
+
+// Logger is a route for log reports: plain HTTP requests.
+type Logger struct {
+	Path        string     `toml:"path" reload:"live"`
+	Preset      string     `toml:"preset" reload:"live"`
+	Upstream    []*url.URL `toml:"upstream" reload:"live"` // empty with preset trtc: by sdkappid, see [TRTCLogUpstream]
+	XFF         string     `toml:"xff" reload:"live" one:"replace|append"`
+	Origins     []string   `toml:"origins" reload:"live"`
+	SDKAppIDs   []uint64   `toml:"sdk_app_ids" reload:"live"`
+	MaxBody     Size       `toml:"max_body" reload:"live"`
+	Timeout     Duration   `toml:"timeout" reload:"live"`
+	KeepCookies bool       `toml:"keep_cookies" reload:"live"`
+	Reach       Upstream
+}
+
+// TRTC is the scheduler route and the one-parameter mode. It counts only
+// beside a route with preset trtc, see [Config.UsesTRTC].
+type TRTC struct {
+	Schedule           string     `toml:"schedule" reload:"live"` // path; empty: no route
+	Unified            string     `toml:"unified" reload:"live"`  // path; empty: no route
+	SignalDomains      []string   `toml:"signal_domains" reload:"live"`
+	SDKAppIDs          []uint64   `toml:"sdk_app_ids" reload:"live"`
+	Origins            []string   `toml:"origins" reload:"live"`
+	InjectTURN         bool       `toml:"inject_turn" reload:"live"`
+	ICETransportPolicy string     `toml:"ice_transport_policy" reload:"live" one:"relay|all|"`
+	ScheduleUpstream   []*url.URL `toml:"schedule_upstream" reload:"live"` // empty: by sdkAppId, see [TRTCScheduleUpstream]
+}
+
+// Admin is how the running server is asked.
+type Admin struct {
+	Socket  string     `toml:"socket" reload:"restart"` // never empty after loading
+	Metrics ListenAddr `toml:"metrics" reload:"live"`
+}
+
+// Log is the server's own log.
+type Log struct {
+	Level  slog.Level `toml:"level" reload:"live"`
+	Format string     `toml:"format" reload:"live" one:"auto|text|json"`
+}
+
+// Drain is what happens to live sessions when the server is asked to stop.
+type Drain struct {
+	WebSockets Duration `toml:"websockets" reload:"live"` // closes are spread over this time
+	TURN       Duration `toml:"turn" reload:"live"`       // allocations are served at most this long
+}
+
+// Default is what an empty file means on this machine.
+func Default() *Config {
+	cfg, _ := LoadBytes("", nil, Machine())
+	return cfg
+}
+
+// UsesTRTC reports whether a route has the preset trtc, and so whether the
+// table TRTC counts.
+func (c *Config) UsesTRTC() bool {
+	return slices.ContainsFunc(c.Signaling, func(r Signaling) bool { return r.Preset == PresetTRTC }) ||
+		slices.ContainsFunc(c.Logger, func(r Logger) bool { return r.Preset == PresetTRTC })
+}
+
+// File is the name of the file that was loaded, or "".
+func (c *Config) File() string { return c.file }
+
+// base is the configuration before anything was read, derived or inherited.
+func base() *Config {
+	seconds := func(n int) Duration { return Duration(time.Duration(n) * time.Second) }
+	return &Config{
+		Layout: External,
+		HTTPS: HTTPS{
+			Listen:                   []ListenAddr{Listen(netip.Addr{}, 443)},
+			MaxConnections:           20000,
+			MaxConnectionsPerAddress: 2000,
+			HeaderTimeout:            seconds(10),
+			HandshakeTimeout:         seconds(10),
+		},
+		TURN: TURN{
+			Listen:        []ListenAddr{Listen(netip.Addr{}, 3478)},
+			MinPort:       20000,
+			MaxPort:       29999,
+			Offload:       "auto",
+			CredentialTTL: seconds(12 * 3600),
+			Peers:         Peers{RelayToRelay: true},
+			Limits: Limits{
+				PermissionsPerAllocation: 128,
+				ChannelsPerAllocation:    256,
+				ConnectionsPerAddress:    2000,
+				FirstMessage:             seconds(10),
+			},
+			Egress: Egress{Queue: Duration(300 * time.Millisecond), Bytes: 512 << 10},
+		},
+		Upstream: Upstream{DialTimeout: seconds(3), TLSTimeout: seconds(5), HandshakeTimeout: seconds(5)},
+		TRTC: TRTC{
+			Schedule: "/schedule/",
+			Unified:  "/u/",
+			SignalDomains: []string{"*.rtc.qq.com", "*.rtc.qcloud.com", "*.rtc.tencentcloud.com",
+				"*.cloud-rtc.com", "*.cloud-rtc.net", "*.rtc-web.com", "*.rtc-web.io"},
+			InjectTURN:         true,
+			ICETransportPolicy: "relay",
+		},
+		Log:   Log{Level: slog.LevelInfo, Format: "auto"},
+		Drain: Drain{WebSockets: seconds(30), TURN: seconds(600)},
+	}
+}

@@ -1,0 +1,201 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Reserved are the paths that turngate serves itself; no route may take one
+// or lie below one.
+var Reserved = []string{"/check", "/healthz", "/readyz", "/.well-known"}
+
+// claim is a path that somebody wants on the HTTPS listener.
+type claim struct {
+	key  string
+	path string // as written
+	kind string // "signaling", "logger" or "trtc"
+}
+
+func (c *checker) signaling() {
+	for i, r := range c.cfg.Signaling {
+		at := element("signaling", i)
+		c.preset(at, r.Preset)
+		c.upstreams(child(at, "upstream"), r.Upstream)
+		if len(r.Upstream) == 0 && !c.faulty(child(at, "preset")) {
+			c.err(child(at, "upstream"), "the route leads nowhere", `write upstream = ["https://host/path"], or a preset`)
+		}
+		c.originList(child(at, "origins"), r.Origins)
+		c.upstream(at, r.Reach)
+		const sdk = Duration(3700 * time.Second) // the SDK keeps an idle socket for 3600 s
+		if r.Preset == PresetTRTC && r.IdleTimeout > 0 && r.IdleTimeout < sdk {
+			c.warn(child(at, "idle_timeout"), fmt.Sprintf("%s cuts idle clients that the TRTC SDK keeps for an hour", r.IdleTimeout), `write "0s" for none, or at least "3700s"`)
+		}
+	}
+}
+
+func (c *checker) logger() {
+	for i, r := range c.cfg.Logger {
+		at := element("logger", i)
+		c.preset(at, r.Preset)
+		c.upstreams(child(at, "upstream"), r.Upstream)
+		if len(r.Upstream) == 0 && r.Preset != PresetTRTC && !c.faulty(child(at, "preset")) {
+			c.err(child(at, "upstream"), "the route leads nowhere", `write upstream = ["https://host/path"], or a preset`)
+		}
+		c.originList(child(at, "origins"), r.Origins)
+		c.upstream(at, r.Reach)
+		if r.Timeout <= 0 {
+			c.err(child(at, "timeout"), "must be more than zero", `write a duration like "10s"`)
+		}
+		if r.MaxBody == 0 {
+			c.err(child(at, "max_body"), "0 refuses every report", `write a size like "8MiB"`)
+		}
+	}
+}
+
+// claims lists the paths that the file wants on the HTTPS listeners.
+func (c *checker) claims() []claim {
+	var list []claim
+	for i, r := range c.cfg.Signaling {
+		list = append(list, claim{child(element("signaling", i), "path"), r.Path, "signaling"})
+	}
+	for i, r := range c.cfg.Logger {
+		list = append(list, claim{child(element("logger", i), "path"), r.Path, "logger"})
+	}
+	if t := c.cfg.TRTC; c.cfg.UsesTRTC() {
+		list = append(list, claim{"trtc.schedule", t.Schedule, "trtc"}, claim{"trtc.unified", t.Unified, "trtc"})
+	}
+	return slices.DeleteFunc(list, func(a claim) bool {
+		// Without its preset a route has no path; and an empty path of [trtc]
+		// is no route.
+		return a.path == "" && (a.kind == "trtc" || c.faulty(strings.TrimSuffix(a.key, "path")+"preset"))
+	})
+}
+
+// paths checks every wanted path. A signaling and a log route may share one:
+// the WebSocket handshakes go to the first, all other requests to the second.
+func (c *checker) paths() {
+	claims := c.claims()
+	for i, a := range claims {
+		if what := badPath(a.path); what != "" {
+			c.err(a.key, what, `write a path like "/ws/"`)
+			continue
+		}
+		for _, own := range Reserved {
+			if at := trim(a.path); at == own || strings.HasPrefix(at, own+"/") {
+				c.err(a.key, fmt.Sprintf("%q is a path of turngate itself", a.path), "choose another one")
+			}
+		}
+		for _, b := range claims[:i] {
+			shared := a.kind == "logger" && b.kind == "signaling"
+			if trim(a.path) != trim(b.path) || shared {
+				continue
+			}
+			c.err(a.key, fmt.Sprintf("%q is taken by %s%s", a.path, b.key, c.onLine(b.key)), "choose another path; with and without the final slash is the same one")
+		}
+	}
+}
+
+func (c *checker) onLine(key string) string {
+	if n := c.pos.line(key); n > 0 {
+		return fmt.Sprintf(" on line %d", n)
+	}
+	return ""
+}
+
+func trim(path string) string { return strings.TrimRight(path, "/") }
+
+// badPath says what is wrong with the path of a route, or "".
+func badPath(path string) string {
+	switch {
+	case path == "":
+		return "the route has no path"
+	case path[0] != '/':
+		return fmt.Sprintf("%q does not begin with a slash", path)
+	case strings.ContainsAny(path, "?#"):
+		return fmt.Sprintf("%q has a query or fragment: the client's own query would not be understood behind it", path)
+	case strings.Contains(path, "//"):
+		return fmt.Sprintf("%q has a double slash", path)
+	case strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`%\"'<>^{|}`+"`", r) }):
+		return fmt.Sprintf("%q has a character that is not allowed in a path", path)
+	}
+	for segment := range strings.SplitSeq(path, "/") {
+		if segment == "." || segment == ".." {
+			return fmt.Sprintf("%q has the segment %q", path, segment)
+		}
+	}
+	return ""
+}
+
+func (c *checker) preset(route, preset string) {
+	switch key := child(route, "preset"); {
+	case preset == "" || slices.Contains(presets, preset):
+	case preset == presetWsProxy:
+		c.err(key, `"wsproxy" is not available in this version`, "remove the route")
+	default:
+		fix := "write " + oneOf(presets)
+		if s := closest(preset, presets); s != "" {
+			fix = fmt.Sprintf("did you mean %q?", s)
+		}
+		c.err(key, fmt.Sprintf("%q is not a preset", preset), fix)
+	}
+}
+
+func (c *checker) upstreams(key string, list []*url.URL) {
+	for i, u := range list {
+		if plainHTTP(u) {
+			c.warn(element(key, i), fmt.Sprintf("%s is reached without encryption", u), "write https:// if the upstream can")
+		}
+		if slices.ContainsFunc(list[:i], func(v *url.URL) bool { return v.String() == u.String() }) {
+			c.err(element(key, i), fmt.Sprintf("%s stands in the list twice", u), "remove one")
+		}
+		if what := badPath(u.EscapedPath()); u.Path != "" && what != "" && !strings.Contains(u.EscapedPath(), "%") {
+			c.err(element(key, i), "path "+what, `write "https://host/path"`)
+		}
+	}
+}
+
+// originList checks values that are compared with the Origin header:
+// scheme://host[:port], where the host may begin with "*." for every name
+// below, or a host alone for any scheme and port.
+func (c *checker) originList(key string, list []string) {
+	if !c.set[key] {
+		return // inherited, and checked where it stands
+	}
+	for i, o := range list {
+		host := o
+		if scheme, rest, ok := strings.Cut(o, "://"); ok {
+			host = rest
+			if scheme != "https" && scheme != "http" {
+				host = ""
+			}
+		}
+		if u, err := url.Parse("https://" + strings.TrimPrefix(host, "*.")); err != nil || u.Hostname() == "" ||
+			u.Host != strings.TrimPrefix(host, "*.") || u.Path != "" || !isHostName(strings.Trim(u.Hostname(), "[]")) && !strings.Contains(u.Host, "[") {
+			c.err(element(key, i), fmt.Sprintf("%q is not an origin", o), `write "https://app.example.com" or "https://*.example.com"`)
+		}
+	}
+}
+
+func (c *checker) trtc() {
+	t := c.cfg.TRTC
+	c.originList("trtc.origins", t.Origins)
+	c.upstreams("trtc.schedule_upstream", t.ScheduleUpstream)
+	for i, d := range t.SignalDomains {
+		name, wild := strings.CutPrefix(d, "*.")
+		switch key := element("trtc.signal_domains", i); {
+		case !isDomain(name):
+			c.err(key, fmt.Sprintf("%q is not a domain", d), `write "*.rtc.qq.com" or "signaling.rtc.qq.com"`)
+		case wild && !strings.Contains(name, "."):
+			c.err(key, fmt.Sprintf("%q would allow a whole top-level domain", d), "name the domain below it")
+		}
+	}
+	if len(t.SignalDomains) == 0 && t.Unified != "" && c.cfg.UsesTRTC() {
+		c.warn("trtc.signal_domains", "is empty: the route trtc.unified refuses every client", `list the domains, or write unified = ""`)
+	}
+	if _, ok := c.pos["trtc"]; ok && !c.cfg.UsesTRTC() {
+		c.warn("trtc", "counts only beside a route with preset \"trtc\", and there is none", "remove the table, or give a route the preset")
+	}
+}

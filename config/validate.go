@@ -1,0 +1,326 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// checker holds the checks that need more than one value or the meaning of a
+// key. Whether a single value can be read at all is decided where its type is.
+type checker struct {
+	*report
+	cfg *Config
+	env Env
+	set map[string]bool
+}
+
+// check reports everything that is wrong with a complete Config.
+func check(cfg *Config, d *decoder) {
+	c := &checker{d.report, cfg, d.env, d.set}
+	c.site()
+	c.tls()
+	c.listeners()
+	c.relay()
+	c.credentials()
+	c.limits()
+	c.upstream("upstream", cfg.Upstream)
+	c.signaling()
+	c.logger()
+	c.paths()
+	c.trtc()
+	c.times()
+	c.admin()
+}
+
+func (c *checker) site() {
+	if d := c.cfg.Domain; d != "" && !isDomain(d) {
+		c.err("domain", fmt.Sprintf("%q is not a domain name", d), `write a name like "proxy.example.com", without scheme, port or path`)
+	}
+	seen := map[netip.Addr]bool{}
+	single := map[bool]int{} // by "is IPv4": addresses without a private one
+	pairs := map[bool]int{}
+	for i, e := range c.cfg.ExternalIP {
+		key := c.listKey("external_ip", i)
+		four := e.Public.Is4()
+		if e.Private.IsValid() {
+			pairs[four]++
+			if seen[e.Private] {
+				c.err(key, fmt.Sprintf("the private address %s stands in two pairs", e.Private), "map each private address once")
+			}
+			seen[e.Private] = true
+		} else {
+			single[four]++
+		}
+		if single[four] > 1 || single[four] > 0 && pairs[four] > 0 {
+			c.err(key, "two external addresses of one family", `give one, or a "public/private" pair for each address of the host`)
+		}
+		switch {
+		case e.Public.IsLoopback():
+			c.warn(key, fmt.Sprintf("%s is reached from this host only", e.Public), "write the address that clients reach")
+		case c.cfg.Layout == External && isPrivate(e.Public):
+			c.warn(key, fmt.Sprintf("%s is a private address, in the external layout", e.Public), `write the public address, "public/private" behind NAT, or layout = "intranet"`)
+		}
+	}
+}
+
+func (c *checker) tls() {
+	switch t := c.cfg.TLS; {
+	case t.Cert != "" && t.Key == "":
+		c.err("tls.key", "a certificate without its key", "name the key file, or leave both empty for a self-signed certificate")
+	case t.Key != "" && t.Cert == "":
+		c.err("tls.cert", "a key without its certificate", "name the certificate file, or leave both empty for a self-signed certificate")
+	}
+}
+
+// listeners looks for two listeners that cannot both open. All of ours use
+// TCP; those of TURN use UDP as well.
+func (c *checker) listeners() {
+	type open struct {
+		key  string
+		addr ListenAddr
+	}
+	var all []open
+	for i, l := range c.cfg.HTTPS.Listen {
+		all = append(all, open{element("https.listen", i), l})
+	}
+	for i, l := range c.cfg.TURN.Listen {
+		all = append(all, open{element("turn.listen", i), l})
+	}
+	if m := c.cfg.Admin.Metrics; !m.IsZero() {
+		all = append(all, open{"admin.metrics", m})
+		if m.Wildcard() || !m.Addr.IsLoopback() && !isPrivate(m.Addr) {
+			c.warn("admin.metrics", "the metrics are open to everybody who reaches "+m.String(), `listen on "127.0.0.1:9641", or let the firewall decide`)
+		}
+	}
+	for i, a := range all {
+		switch {
+		case a.addr.IsZero():
+			c.err(a.key, "is empty", `write ":443", or remove the element`)
+		case a.addr.Port == 0 && !a.addr.Addr.IsLoopback():
+			c.warn(a.key, "port 0 is another port after each start", "name the port")
+		}
+		for _, b := range all[:i] {
+			if a.addr.Port == 0 || !overlap(a.addr, b.addr) {
+				continue
+			}
+			fix := "change one of the two"
+			if strings.HasPrefix(a.key, "turn.") && strings.HasPrefix(b.key, "https.") {
+				fix = "remove it here: https.listen carries TURN over TLS and TCP too"
+			}
+			c.err(a.key, fmt.Sprintf("%s is taken by %s (%s)", a.addr, b.key, b.addr), fix)
+		}
+	}
+	if len(c.cfg.HTTPS.Listen) == 0 {
+		c.err("https.listen", "is empty", `write [":443"]`)
+	}
+}
+
+// relay checks the range of relay ports against everything that also wants
+// ports, and the peer policy.
+func (c *checker) relay() {
+	t := c.cfg.TURN
+	if t.MinPort > t.MaxPort {
+		c.err("turn.max_port", fmt.Sprintf("%d is below min_port %d", t.MaxPort, t.MinPort), "swap the two values")
+		return
+	}
+	relay := PortRange{t.MinPort, t.MaxPort}
+	for i, l := range t.Listen {
+		if l.Port != 0 && relay.Contains(l.Port) {
+			c.err(element("turn.listen", i), fmt.Sprintf("port %d lies in the relay range %s", l.Port, relay), "listen elsewhere, or move min_port and max_port")
+		}
+	}
+	if relay.Lo < 1024 {
+		c.warn("turn.min_port", fmt.Sprintf("%d is a port of system services", relay.Lo), "begin at 1024 or above")
+	}
+	if e, reserved, ok := c.env.ephemeralPorts(); ok {
+		both := PortRange{max(e.Lo, relay.Lo), min(e.Hi, relay.Hi)}
+		covered := slices.ContainsFunc(reserved, func(r PortRange) bool { return r.Lo <= both.Lo && both.Hi <= r.Hi })
+		if both.Lo <= both.Hi && !covered {
+			key := "turn.max_port"
+			if !c.set[key] {
+				key = "turn.min_port"
+			}
+			c.warn(key, fmt.Sprintf("the relay range %s overlaps the ports of outgoing connections, %s: some relay ports will be taken", relay, e),
+				fmt.Sprintf("sysctl -w net.ipv4.ip_local_reserved_ports=%s, or use the default range", relay))
+		}
+	}
+	switch t.Offload {
+	case "native", "generic":
+		c.err("turn.offload", fmt.Sprintf("%q is not available in this version", t.Offload), `write "auto" or "off"`)
+	}
+	for i, r := range t.Peers.Allow {
+		if r.Prefix.Bits() == 0 && r.Ports.Any() {
+			c.warn(element("turn.peers.allow", i), fmt.Sprintf("%s allows every peer, also inside your network", r), "list the prefixes that are needed")
+		}
+	}
+}
+
+func (c *checker) credentials() {
+	t := c.cfg.TURN
+	if len(t.Realm) > 127 {
+		c.err("turn.realm", "is longer than 127 bytes", "use the domain")
+	}
+	seen := map[string]int{}
+	for i, u := range t.User {
+		at := element("turn.user", i)
+		name, password := child(at, "name"), child(at, "password")
+		first, twice := seen[u.Name]
+		switch {
+		case u.Name == "":
+			c.err(name, "the user has no name", `write name = "..."`)
+		case strings.ContainsFunc(u.Name, isControl):
+			c.err(name, "has a control character in it", "remove it")
+		case strings.Contains(u.Name, ":"):
+			c.err(name, fmt.Sprintf("%q has a colon in it, which marks time-limited credentials", u.Name), "choose a name without")
+		case len(u.Name) > 508: // RFC 8489 section 14.3
+			c.err(name, "is longer than 508 bytes", "choose a shorter name")
+		case twice:
+			c.err(name, fmt.Sprintf("%q is on line %d already", u.Name, first), "remove one of the two users")
+		}
+		seen[u.Name] = c.pos.line(name)
+		switch p := u.Password.Reveal(); {
+		case p == "":
+			c.err(password, "the user has no password", `write password = "..."`)
+		case strings.ContainsFunc(p, isControl):
+			c.err(password, "has a control character in it", "use letters, digits and punctuation")
+		case isWeak(u.Name, p):
+			c.warn(password, "is weak: whoever guesses it can use the relay", `choose a random one, for example from "openssl rand -base64 18"`)
+		}
+	}
+	for i, s := range t.Secrets {
+		switch key := element("turn.secrets", i); {
+		case s.IsEmpty():
+			c.err(key, "is empty", "remove it, or write the shared secret")
+		case len(s.Reveal()) < 16:
+			c.warn(key, "is shorter than 16 characters: it can be guessed from one credential", `choose a random one, for example from "openssl rand -hex 32"`)
+		}
+	}
+	fromScheduler := c.cfg.UsesTRTC() && c.cfg.TRTC.InjectTURN
+	if len(t.User)+len(t.Secrets) == 0 && len(t.Listen) > 0 && !fromScheduler && !c.findings.HasErrors() {
+		c.warn("turn", "there is neither a user nor a secret: nobody can use the relay", "add [[turn.user]] with name and password")
+	}
+}
+
+func (c *checker) limits() {
+	t := c.cfg.TURN
+	ports := int(t.MaxPort) - int(t.MinPort) + 1
+	if n := t.Limits.Allocations; n > ports && ports > 0 {
+		c.warn("turn.limits.allocations", fmt.Sprintf("%d is more than the %d relay ports", n, ports), "widen min_port to max_port, or write 0")
+	}
+	for _, l := range []struct {
+		key string
+		n   int
+	}{
+		{"turn.limits.permissions_per_allocation", t.Limits.PermissionsPerAllocation},
+		{"turn.limits.channels_per_allocation", t.Limits.ChannelsPerAllocation},
+	} {
+		if l.n == 0 {
+			c.err(l.key, "0 would let one client use all memory", "write a number from 1")
+		}
+	}
+	if n, all := c.cfg.HTTPS.MaxConnectionsPerAddress, c.cfg.HTTPS.MaxConnections; all > 0 && n > all {
+		c.warn("https.max_connections_per_address", fmt.Sprintf("%d is more than max_connections %d", n, all), "lower it")
+	}
+	if b := t.Egress.Bytes; b < 2048 {
+		c.err("turn.egress.bytes", fmt.Sprintf("%s does not hold one packet", b), `write at least "2KiB"`)
+	}
+}
+
+// times refuses zero where it would mean either "at once" or "for ever".
+func (c *checker) times() {
+	cfg := c.cfg
+	for key, d := range map[string]Duration{
+		"https.header_timeout":      cfg.HTTPS.HeaderTimeout,
+		"https.handshake_timeout":   cfg.HTTPS.HandshakeTimeout,
+		"turn.credential_ttl":       cfg.TURN.CredentialTTL,
+		"turn.limits.first_message": cfg.TURN.Limits.FirstMessage,
+		"turn.egress.queue":         cfg.TURN.Egress.Queue,
+	} {
+		if d <= 0 {
+			c.err(key, "must be more than zero", `write a duration like "10s"`)
+		}
+	}
+	if ttl := cfg.TURN.CredentialTTL; ttl > 0 && ttl < Duration(10*time.Minute) {
+		c.warn("turn.credential_ttl", fmt.Sprintf("a credential of %s ends before many calls do", ttl), `write "12h"`)
+	}
+}
+
+// upstream checks the keys of [upstream], in its own table or in a route.
+func (c *checker) upstream(path string, u Upstream) {
+	if key := child(path, "proxy"); !u.Proxy.IsEmpty() && (c.set[key] || path == "upstream") {
+		c.err(key, "reaching upstreams through a proxy is not available in this version", `remove it, and let this host connect to port 443 of the upstreams`)
+	}
+	for _, t := range []struct {
+		key string
+		d   Duration
+	}{{"dial_timeout", u.DialTimeout}, {"tls_timeout", u.TLSTimeout}, {"handshake_timeout", u.HandshakeTimeout}} {
+		if key := child(path, t.key); t.d <= 0 && (c.set[key] || path == "upstream") {
+			c.err(key, "must be more than zero", `write a duration like "5s"`)
+		}
+	}
+	for _, name := range sortedKeys(plain(reflect.ValueOf(u.Resolve)).(map[string]any)) {
+		if key := child(child(path, "resolve"), name); !isHostName(name) && (c.set[child(path, "resolve")] || path == "upstream") {
+			c.err(key, fmt.Sprintf("%q is not a host name", name), `write { "host.example.com" = "192.0.2.7:443" }`)
+		}
+	}
+}
+
+func (c *checker) admin() {
+	const longest = 107 // bytes in sockaddr_un, less the final zero
+	if s := c.cfg.Admin.Socket; len(s) > longest {
+		c.err("admin.socket", fmt.Sprintf("the path is longer than %d bytes", longest), `write socket = "/run/turngate/admin.sock"`)
+	}
+}
+
+// listKey names the i-th element of a list that may be written as one value.
+func (c *checker) listKey(key string, i int) string {
+	if _, ok := c.pos[element(key, 0)]; ok {
+		return element(key, i)
+	}
+	return key
+}
+
+// overlap reports whether two TCP listeners want the same address and port.
+func overlap(a, b ListenAddr) bool {
+	return a.Port == b.Port && (a.Addr == b.Addr || a.Wildcard() || b.Wildcard() ||
+		a.Addr == netip.IPv4Unspecified() && b.Addr.Is4() || b.Addr == netip.IPv4Unspecified() && a.Addr.Is4())
+}
+
+// isPrivate reports whether addr is of a network that the Internet does not
+// reach: RFC 1918, RFC 4193, shared (RFC 6598) and link-local addresses.
+func isPrivate(addr netip.Addr) bool {
+	return addr.IsPrivate() || addr.IsLinkLocalUnicast() || netip.MustParsePrefix("100.64.0.0/10").Contains(addr)
+}
+
+// isDomain reports whether s is a host name and not an address.
+func isDomain(s string) bool {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return false
+	}
+	labels := strings.Split(s, ".")
+	_, err := strconv.Atoi(labels[len(labels)-1])
+	return err != nil && isHostName(s) && !strings.Contains(s, "_") && !strings.HasSuffix(s, ".")
+}
+
+// isWeak reports whether a password is among those that are tried first.
+func isWeak(name, password string) bool {
+	p := strings.ToLower(password)
+	return len(p) < 8 || p == strings.ToLower(name) || slices.Contains([]string{
+		"password", "passw0rd", "12345678", "123456789", "1234567890", "turnserver", "turnpassword", "changeme", "qwertyuiop",
+	}, p)
+}
+
+// plainHTTP reports whether requests to u travel unencrypted over a network.
+func plainHTTP(u *url.URL) bool {
+	if u.Scheme != "http" || u.Hostname() == "localhost" {
+		return false
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	return err != nil || !addr.IsLoopback()
+}
