@@ -1,0 +1,114 @@
+package edge
+
+import (
+	"net/netip"
+
+	"github.com/turngate/turngate/internal/limit"
+)
+
+// CapNumbers are the bounds on connections; 0 means no bound. Sources are
+// counted as limit.Source says: an IPv4 address, an IPv6 /64.
+type CapNumbers struct {
+	Conns             int // open connections in all
+	ConnsPerSource    int // open connections of one source
+	HalfOpen          int // connections in all whose peer has not proved itself
+	HalfOpenPerSource int // the same of one source
+}
+
+// DefaultCaps lets a company of thousands behind one address in, also when all
+// of them come back at once after an outage, and keeps one address from taking
+// everything. HalfOpen bounds the memory of stalled handshakes to some 100 MB.
+var DefaultCaps = CapNumbers{
+	Conns:             50_000,
+	ConnsPerSource:    2_000,
+	HalfOpen:          4_000,
+	HalfOpenPerSource: 1_000,
+}
+
+// Caps counts the connections of any number of Listeners against CapNumbers.
+type Caps struct {
+	conns            *limit.Cap
+	connsBySource    *limit.KeyedCap[netip.Prefix]
+	halfOpen         *limit.Cap
+	halfOpenBySource *limit.KeyedCap[netip.Prefix]
+}
+
+// NewCaps returns Caps with the given bounds.
+func NewCaps(n CapNumbers) *Caps {
+	return &Caps{
+		conns:            limit.NewCap(n.Conns),
+		connsBySource:    limit.NewKeyedCap[netip.Prefix](n.ConnsPerSource),
+		halfOpen:         limit.NewCap(n.HalfOpen),
+		halfOpenBySource: limit.NewKeyedCap[netip.Prefix](n.HalfOpenPerSource),
+	}
+}
+
+// Set changes the bounds. Connections above a lowered bound live on.
+func (c *Caps) Set(n CapNumbers) {
+	c.conns.SetMax(n.Conns)
+	c.connsBySource.SetMax(n.ConnsPerSource)
+	c.halfOpen.SetMax(n.HalfOpen)
+	c.halfOpenBySource.SetMax(n.HalfOpenPerSource)
+}
+
+// Open returns how many connections are open, HalfOpen how many of them have
+// not proved themselves yet.
+func (c *Caps) Open() int     { return c.conns.Held() }
+func (c *Caps) HalfOpen() int { return c.halfOpen.Held() }
+
+// slots is what one connection holds of its Caps. Not for concurrent use.
+type slots struct {
+	caps           *Caps
+	source         netip.Prefix
+	conn, halfOpen bool // of the totals
+	bySource       bool // of connsBySource
+	halfBySource   bool // of halfOpenBySource
+}
+
+// takeTotals takes a slot of each total, before the source is known for sure.
+func (s *slots) takeTotals() reason {
+	if s.conn = s.caps.conns.Acquire(); !s.conn {
+		return tooManyConns
+	}
+	if s.halfOpen = s.caps.halfOpen.Acquire(); !s.halfOpen {
+		return tooManyHalfOpen
+	}
+	return ""
+}
+
+// takeSource takes the slots of the source addr.
+func (s *slots) takeSource(addr netip.Addr) reason {
+	s.source = limit.Source(addr)
+	if s.bySource = s.caps.connsBySource.Acquire(s.source); !s.bySource {
+		return tooManyConnsOfSource
+	}
+	if s.halfBySource = s.caps.halfOpenBySource.Acquire(s.source); !s.halfBySource {
+		return tooManyHalfOpenOfSource
+	}
+	return ""
+}
+
+// proved gives back the half-open slots.
+func (s *slots) proved() {
+	if s.halfOpen {
+		s.caps.halfOpen.Release()
+		s.halfOpen = false
+	}
+	if s.halfBySource {
+		s.caps.halfOpenBySource.Release(s.source)
+		s.halfBySource = false
+	}
+}
+
+// release gives everything back. It may be called more than once.
+func (s *slots) release() {
+	s.proved()
+	if s.conn {
+		s.caps.conns.Release()
+		s.conn = false
+	}
+	if s.bySource {
+		s.caps.connsBySource.Release(s.source)
+		s.bySource = false
+	}
+}

@@ -1,0 +1,219 @@
+package edge
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+)
+
+// ConnInfo says who is at the other end of a connection.
+type ConnInfo struct {
+	Transport  string         // "tls" or "tcp"
+	Remote     netip.AddrPort // the client, as the PROXY header says if there was one
+	Local      netip.AddrPort // where the client connected to, likewise
+	Proxy      netip.AddrPort // the balancer that sent the PROXY header; zero without one
+	ServerName string         // SNI; empty without
+}
+
+// InfoOf returns what the edge knows about a connection that it handed over,
+// for example in http.Server.ConnContext. It reports false for any other.
+func InfoOf(nc net.Conn) (ConnInfo, bool) {
+	if over, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		nc = over.NetConn()
+	}
+	c, ok := nc.(*conn)
+	if !ok {
+		return ConnInfo{}, false
+	}
+	return c.info, true
+}
+
+// conn is an accepted TCP connection. It lies under the *tls.Conn that HTTP
+// gets, so that closing that one gives the slots back, and it is what TURN over
+// plain TCP gets.
+//
+// Like any net.Conn it may be written and closed by one goroutine while another
+// one reads; two readers at once must not be.
+type conn struct {
+	net.Conn
+	set  *settings
+	info ConnInfo // fixed once handed over
+
+	// head holds bytes that were read to learn what they are: they are the
+	// first that Read returns.
+	head []byte
+
+	mu     sync.Mutex // guards the fields below
+	slots  slots
+	state  connState
+	kind   kind // when handedOver
+	closed bool
+}
+
+type connState int
+
+const (
+	refused    connState = iota // over a cap: counts as nothing
+	sorting                     // half open
+	handedOver                  // open
+)
+
+func newConn(nc net.Conn, set *settings) *conn {
+	return &conn{
+		Conn: nc,
+		set:  set,
+		info: ConnInfo{
+			Transport: "tcp",
+			Remote:    addrPort(nc.RemoteAddr()),
+			Local:     addrPort(nc.LocalAddr()),
+		},
+		slots: slots{caps: set.Caps},
+	}
+}
+
+// admit takes the slots that c needs to be sorted, or says why there is none.
+// A listed balancer is not a source: its clients are, once their address is known.
+func (c *conn) admit() reason {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if why := c.slots.takeTotals(); why != "" {
+		return why
+	}
+	if !c.behindProxy() {
+		if why := c.slots.takeSource(c.info.Remote.Addr()); why != "" {
+			return why
+		}
+	}
+	c.state = sorting
+	c.set.counter.halfOpen.Inc()
+	return ""
+}
+
+// admitSource takes the slots of the source that the PROXY header named.
+func (c *conn) admitSource() reason {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return shuttingDown
+	}
+	return c.slots.takeSource(c.info.Remote.Addr())
+}
+
+// handOver turns a half-open connection into an open one of kind k.
+// It reports false when c was closed meanwhile.
+func (c *conn) handOver(k kind) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.slots.proved()
+	c.state, c.kind = handedOver, k
+	c.set.counter.halfOpen.Dec()
+	c.set.counter.open[k].Inc()
+	return true
+}
+
+// reject closes c and counts why.
+func (c *conn) reject(why reason) {
+	c.set.counter.rejected[why].Inc()
+	c.Close()
+}
+
+// Close closes the socket and then gives its slots back.
+func (c *conn) Close() error {
+	err := c.Conn.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return err
+	}
+	c.closed = true
+	c.slots.release()
+	switch c.state {
+	case sorting:
+		c.set.counter.halfOpen.Dec()
+	case handedOver:
+		c.set.counter.open[c.kind].Dec()
+	}
+	return err
+}
+
+func (c *conn) Read(p []byte) (int, error) {
+	if len(c.head) > 0 {
+		n := copy(p, c.head)
+		if c.head = c.head[n:]; len(c.head) == 0 {
+			c.head = nil
+		}
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
+
+// RemoteAddr returns the client's address, as the PROXY header says if there
+// was one.
+func (c *conn) RemoteAddr() net.Addr { return c.addr(c.info.Remote, c.Conn.RemoteAddr) }
+
+// LocalAddr returns the address the client connected to, likewise.
+func (c *conn) LocalAddr() net.Addr { return c.addr(c.info.Local, c.Conn.LocalAddr) }
+
+func (c *conn) addr(told netip.AddrPort, own func() net.Addr) net.Addr {
+	if !c.info.Proxy.IsValid() {
+		return own()
+	}
+	return net.TCPAddrFromAddrPort(told)
+}
+
+// CloseWrite ends our direction of the connection and leaves the other open.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// SyscallConn gives access to the socket, for options and for waiting without a
+// buffer. Whoever reads through it misses what Read still has to replay: the
+// first eight bytes of TURN over plain TCP, nothing under TLS.
+func (c *conn) SyscallConn() (syscall.RawConn, error) {
+	if sc, ok := c.Conn.(syscall.Conn); ok {
+		return sc.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
+}
+
+// WriteBuffers writes all of b with one system call where the socket can
+// (net.Buffers does so only on the net package's own types).
+func (c *conn) WriteBuffers(b *net.Buffers) (int64, error) { return b.WriteTo(c.Conn) }
+
+// tlsConn is a TLS connection some of whose first bytes were read to learn what
+// they are. Its ConnectionState method is what net/http fills Request.TLS from.
+type tlsConn struct {
+	*tls.Conn
+	head []byte
+}
+
+func (c *tlsConn) Read(p []byte) (int, error) {
+	if len(c.head) > 0 {
+		n := copy(p, c.head)
+		if c.head = c.head[n:]; len(c.head) == 0 {
+			c.head = nil
+		}
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
+
+// addrPort returns a as a value, IPv4-mapped addresses as IPv4, and the zero
+// value for what is no TCP address.
+func addrPort(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := tcp.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

@@ -1,0 +1,61 @@
+package edge
+
+import "crypto/tls"
+
+// The application protocols (ALPN) of port 443; stun.turn is RFC 7443.
+const (
+	protoHTTP2 = "h2"
+	protoHTTP1 = "http/1.1"
+	protoTURN  = "stun.turn"
+)
+
+// ServerTLS returns a server configuration after Mozilla's "intermediate" 6.0:
+// TLS 1.2 and 1.3, and for 1.2 forward secrecy and AEAD only. The order of
+// suites and the key exchanges are left to Go, which offers the post-quantum
+// X25519MLKEM768 first. Session tickets are on; Go changes their key daily, so
+// that a config should live as long as the process.
+//
+// A client that offers ALPN and none of protos gets a no_application_protocol
+// alert (RFC 7301 section 3.2); the order of protos is our preference.
+func ServerTLS(certs *Certificates, protos ...string) *tls.Config {
+	return &tls.Config{
+		GetCertificate: certs.GetCertificate,
+		MinVersion:     tls.VersionTLS12,
+		// Go's own list for 1.2 adds AES-CBC-SHA.
+		CipherSuites: []uint16{
+			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+			tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+			tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+			tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+		},
+		NextProtos: protos,
+		// Small first records help the first paint of a page. What passes here
+		// is frames and packets, each a record of its own size anyway.
+		DynamicRecordSizingDisabled: true,
+	}
+}
+
+// tlsSettings is a configuration and what it was made of.
+type tlsSettings struct {
+	certs      *Certificates
+	http, turn bool
+	config     *tls.Config
+}
+
+// newTLSSettings returns last when it fits, so that a reload keeps the ticket
+// keys and clients go on resuming their sessions.
+func newTLSSettings(certs *Certificates, http, turn bool, last *tlsSettings) *tlsSettings {
+	if last != nil && last.certs == certs && last.http == http && last.turn == turn {
+		return last
+	}
+	var protos []string
+	if http {
+		protos = append(protos, protoHTTP2, protoHTTP1)
+	}
+	if turn {
+		protos = append(protos, protoTURN)
+	}
+	return &tlsSettings{certs, http, turn, ServerTLS(certs, protos...)}
+}
