@@ -121,15 +121,20 @@ type Egress struct {
 	Bytes Size     `toml:"bytes" reload:"live"`
 }
 
-// Upstream is how upstreams are reached. In a loaded Config those of the
-// routes are complete: what a route does not say comes from [upstream].
+// Upstream is how upstreams are reached. In a loaded Config that of each route
+// is complete: what a route does not say comes from [upstream].
 type Upstream struct {
-	CA               string               `toml:"ca" reload:"live"`
-	Proxy            Secret               `toml:"proxy" reload:"live"` // not available in this version: always empty
-	Resolve          map[string]FixedAddr `toml:"resolve" reload:"live"`
-	DialTimeout      Duration             `toml:"dial_timeout" reload:"live"`
-	TLSTimeout       Duration             `toml:"tls_timeout" reload:"live"`
-	HandshakeTimeout Duration             `toml:"handshake_timeout" reload:"live"`
+	Reach
+	HandshakeTimeout Duration `toml:"handshake_timeout" reload:"live"` // WebSocket routes only
+}
+
+// Reach is the part of Upstream that every kind of route has.
+type Reach struct {
+	CA          string               `toml:"ca" reload:"live"`
+	Proxy       Secret               `toml:"proxy" reload:"live"` // not available in this version: always empty
+	Resolve     map[string]FixedAddr `toml:"resolve" reload:"live"`
+	DialTimeout Duration             `toml:"dial_timeout" reload:"live"`
+	TLSTimeout  Duration             `toml:"tls_timeout" reload:"live"`
 }
 
 // Signaling is a WebSocket route.
@@ -152,14 +157,14 @@ type Signaling struct {
 type Logger struct {
 	Path        string     `toml:"path" reload:"live"`
 	Preset      string     `toml:"preset" reload:"live"`
-	Upstream    []*url.URL `toml:"upstream" reload:"live"` // empty with preset trtc: by sdkappid, see [TRTCLogUpstream]
+	Upstream    []*url.URL `toml:"upstream" reload:"live"` // empty with preset trtc: by sdkappid
 	XFF         string     `toml:"xff" reload:"live" one:"replace|append"`
 	Origins     []string   `toml:"origins" reload:"live"`
 	SDKAppIDs   []uint64   `toml:"sdk_app_ids" reload:"live"`
 	MaxBody     Size       `toml:"max_body" reload:"live"`
 	Timeout     Duration   `toml:"timeout" reload:"live"`
 	KeepCookies bool       `toml:"keep_cookies" reload:"live"`
-	Reach       Upstream
+	Reach       Reach
 }
 
 // TRTC is the scheduler route and the one-parameter mode. It counts only
@@ -172,7 +177,7 @@ type TRTC struct {
 	Origins            []string   `toml:"origins" reload:"live"`
 	InjectTURN         bool       `toml:"inject_turn" reload:"live"`
 	ICETransportPolicy string     `toml:"ice_transport_policy" reload:"live" one:"relay|all|"`
-	ScheduleUpstream   []*url.URL `toml:"schedule_upstream" reload:"live"` // empty: by sdkAppId, see [TRTCScheduleUpstream]
+	ScheduleUpstream   []*url.URL `toml:"schedule_upstream" reload:"live"` // empty: by sdkAppId
 }
 
 // Admin is how the running server is asked.
@@ -236,7 +241,7 @@ func base() *Config {
 			},
 			Egress: Egress{Queue: Duration(300 * time.Millisecond), Bytes: 512 << 10},
 		},
-		Upstream: Upstream{DialTimeout: seconds(3), TLSTimeout: seconds(5), HandshakeTimeout: seconds(5)},
+		Upstream: Upstream{Reach{DialTimeout: seconds(3), TLSTimeout: seconds(5)}, seconds(5)},
 		TRTC: TRTC{
 			Schedule: "/schedule/",
 			Unified:  "/u/",

@@ -42,11 +42,13 @@ func fill(cfg *Config, d *decoder) {
 	fillOrigins(cfg, d)
 	for i := range cfg.Signaling {
 		r := &cfg.Signaling[i]
-		inherit(cfg, d, element("signaling", i), r.Preset, &r.Reach, &r.SDKAppIDs, &r.Origins)
+		inherit(cfg, d, element("signaling", i), reflect.ValueOf(&r.Reach).Elem())
+		inheritLists(cfg, d, element("signaling", i), r.Preset, &r.SDKAppIDs, &r.Origins)
 	}
 	for i := range cfg.Logger {
 		r := &cfg.Logger[i]
-		inherit(cfg, d, element("logger", i), r.Preset, &r.Reach, &r.SDKAppIDs, &r.Origins)
+		inherit(cfg, d, element("logger", i), reflect.ValueOf(&r.Reach).Elem())
+		inheritLists(cfg, d, element("logger", i), r.Preset, &r.SDKAppIDs, &r.Origins)
 	}
 	derive(cfg, d)
 }
@@ -90,16 +92,20 @@ func presetOrigin(l leaf, routes reflect.Value, list string, unset reflect.Value
 	return Origin{Note: "default"}
 }
 
-// inherit gives a route the keys it does not set: those of [upstream], and for
-// the preset trtc the allow-lists of [trtc].
-func inherit(cfg *Config, d *decoder, route, preset string, reach *Upstream, ids *[]uint64, origins *[]string) {
-	from, to := reflect.ValueOf(cfg.Upstream), reflect.ValueOf(reach).Elem()
-	for _, f := range fieldsOf(from.Type()) {
+// inherit gives a route the keys of [upstream] that it does not set.
+func inherit(cfg *Config, d *decoder, route string, reach reflect.Value) {
+	from := reflect.ValueOf(cfg.Upstream)
+	for _, f := range fieldsOf(reach.Type()) {
 		if key := child(route, f.name); !d.set[key] {
-			to.FieldByIndex(f.index).Set(from.FieldByIndex(f.index))
+			name := reach.Type().FieldByIndex(f.index).Name
+			reach.FieldByIndex(f.index).Set(from.FieldByName(name))
 			cfg.origins[key] = cfg.origins[child("upstream", f.name)]
 		}
 	}
+}
+
+// inheritLists gives a route with the preset trtc the allow-lists of [trtc].
+func inheritLists(cfg *Config, d *decoder, route, preset string, ids *[]uint64, origins *[]string) {
 	if preset != PresetTRTC {
 		return
 	}

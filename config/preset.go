@@ -17,35 +17,15 @@ const (
 
 var presets = []string{PresetTRTC, PresetWatchRTC, PresetWatchRTCStaging}
 
-// TRTCInternationalBelow divides the TRTC clouds: an sdkAppId below it belongs
-// to the international one, any other to the mainland one.
-const TRTCInternationalBelow = 1_400_000_000
-
-// TRTCLogUpstream is where the log reports of a TRTC application go.
-func TRTCLogUpstream(sdkAppID uint64) []*url.URL {
-	if sdkAppID < TRTCInternationalBelow {
-		return urls("https://apisgp.my-imcloud.com/")
-	}
-	return urls("https://yun.tim.qq.com/")
-}
-
-// TRTCScheduleUpstream are the schedulers of a TRTC application, the first to
-// be asked first. Clients of the older SDK know the first of each pair too.
-func TRTCScheduleUpstream(sdkAppID uint64) []*url.URL {
-	if sdkAppID < TRTCInternationalBelow {
-		return urls("https://schedule.rtc-web.com/", "https://schedule.rtc-web.io/")
-	}
-	return urls("https://schedule.cloud-rtc.com/", "https://schedule.cloud-rtc.net/")
-}
-
 // reset gives the route the default values of a preset, or those of a plain
 // route when preset is "" or not known.
 func (r *Signaling) reset(preset string) {
-	*r = Signaling{Preset: preset, XFF: "replace", Answer: "standard", KeepCookies: true}
+	*r = Signaling{Preset: preset, XFF: "replace", Answer: "standard", MaxMessage: 16 << 20, KeepCookies: true}
 	switch preset {
 	case PresetTRTC:
 		r.Path = "/ws/"
 		r.Upstream = urls("https://signaling.rtc.qq.com/")
+		r.MaxMessage = 1 << 20 // the SDKs send up to 20 kB
 		r.KeepCookies = false
 	case PresetWatchRTC, PresetWatchRTCStaging:
 		r.Path = "/" + preset

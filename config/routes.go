@@ -28,7 +28,10 @@ func (c *checker) signaling() {
 			c.err(child(at, "upstream"), "the route leads nowhere", `write upstream = ["https://host/path"], or a preset`)
 		}
 		c.originList(child(at, "origins"), r.Origins)
-		c.upstream(at, r.Reach)
+		c.reach(at, r.Reach.Reach)
+		if r.Answer == "qrator" {
+			c.err(child(at, "answer"), `"qrator" is not available in this version`, `write "standard"`)
+		}
 		const sdk = Duration(3700 * time.Second) // the SDK keeps an idle socket for 3600 s
 		if r.Preset == PresetTRTC && r.IdleTimeout > 0 && r.IdleTimeout < sdk {
 			c.warn(child(at, "idle_timeout"), fmt.Sprintf("%s cuts idle clients that the TRTC SDK keeps for an hour", r.IdleTimeout), `write "0s" for none, or at least "3700s"`)
@@ -45,10 +48,7 @@ func (c *checker) logger() {
 			c.err(child(at, "upstream"), "the route leads nowhere", `write upstream = ["https://host/path"], or a preset`)
 		}
 		c.originList(child(at, "origins"), r.Origins)
-		c.upstream(at, r.Reach)
-		if r.Timeout <= 0 {
-			c.err(child(at, "timeout"), "must be more than zero", `write a duration like "10s"`)
-		}
+		c.reach(at, r.Reach)
 		if r.MaxBody == 0 {
 			c.err(child(at, "max_body"), "0 refuses every report", `write a size like "8MiB"`)
 		}
@@ -159,21 +159,19 @@ func (c *checker) upstreams(key string, list []*url.URL) {
 
 // originList checks values that are compared with the Origin header:
 // scheme://host[:port], where the host may begin with "*." for every name
-// below, or a host alone for any scheme and port.
+// below it, or "null".
 func (c *checker) originList(key string, list []string) {
 	if !c.set[key] {
 		return // inherited, and checked where it stands
 	}
 	for i, o := range list {
-		host := o
-		if scheme, rest, ok := strings.Cut(o, "://"); ok {
-			host = rest
-			if scheme != "https" && scheme != "http" {
-				host = ""
-			}
+		if o == "null" {
+			continue
 		}
-		if u, err := url.Parse("https://" + strings.TrimPrefix(host, "*.")); err != nil || u.Hostname() == "" ||
-			u.Host != strings.TrimPrefix(host, "*.") || u.Path != "" || !isHostName(strings.Trim(u.Hostname(), "[]")) && !strings.Contains(u.Host, "[") {
+		scheme, rest, _ := strings.Cut(o, "://")
+		host := strings.TrimPrefix(rest, "*.")
+		u, err := url.Parse("https://" + host)
+		if err != nil || u.Host != host || scheme != "https" && scheme != "http" || !isHost(u.Hostname()) {
 			c.err(element(key, i), fmt.Sprintf("%q is not an origin", o), `write "https://app.example.com" or "https://*.example.com"`)
 		}
 	}

@@ -2,9 +2,9 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,7 +29,7 @@ func check(cfg *Config, d *decoder) {
 	c.relay()
 	c.credentials()
 	c.limits()
-	c.upstream("upstream", cfg.Upstream)
+	c.reach("upstream", cfg.Upstream.Reach)
 	c.signaling()
 	c.logger()
 	c.paths()
@@ -235,39 +235,51 @@ func (c *checker) limits() {
 // times refuses zero where it would mean either "at once" or "for ever".
 func (c *checker) times() {
 	cfg := c.cfg
-	for key, d := range map[string]Duration{
-		"https.header_timeout":      cfg.HTTPS.HeaderTimeout,
-		"https.handshake_timeout":   cfg.HTTPS.HandshakeTimeout,
-		"turn.credential_ttl":       cfg.TURN.CredentialTTL,
-		"turn.limits.first_message": cfg.TURN.Limits.FirstMessage,
-		"turn.egress.queue":         cfg.TURN.Egress.Queue,
-	} {
-		if d <= 0 {
-			c.err(key, "must be more than zero", `write a duration like "10s"`)
-		}
+	c.positive("https", "header_timeout", cfg.HTTPS.HeaderTimeout)
+	c.positive("https", "handshake_timeout", cfg.HTTPS.HandshakeTimeout)
+	c.positive("turn", "credential_ttl", cfg.TURN.CredentialTTL)
+	c.positive("turn.limits", "first_message", cfg.TURN.Limits.FirstMessage)
+	c.positive("turn.egress", "queue", cfg.TURN.Egress.Queue)
+	c.positive("upstream", "dial_timeout", cfg.Upstream.DialTimeout)
+	c.positive("upstream", "tls_timeout", cfg.Upstream.TLSTimeout)
+	c.positive("upstream", "handshake_timeout", cfg.Upstream.HandshakeTimeout)
+	for i, r := range cfg.Signaling {
+		at := element("signaling", i)
+		c.positive(at, "dial_timeout", r.Reach.DialTimeout)
+		c.positive(at, "tls_timeout", r.Reach.TLSTimeout)
+		c.positive(at, "handshake_timeout", r.Reach.HandshakeTimeout)
+	}
+	for i, r := range cfg.Logger {
+		at := element("logger", i)
+		c.positive(at, "dial_timeout", r.Reach.DialTimeout)
+		c.positive(at, "tls_timeout", r.Reach.TLSTimeout)
+		c.positive(at, "timeout", r.Timeout)
 	}
 	if ttl := cfg.TURN.CredentialTTL; ttl > 0 && ttl < Duration(10*time.Minute) {
 		c.warn("turn.credential_ttl", fmt.Sprintf("a credential of %s ends before many calls do", ttl), `write "12h"`)
 	}
 }
 
-// upstream checks the keys of [upstream], in its own table or in a route.
-func (c *checker) upstream(path string, u Upstream) {
-	if key := child(path, "proxy"); !u.Proxy.IsEmpty() && (c.set[key] || path == "upstream") {
-		c.err(key, "reaching upstreams through a proxy is not available in this version", `remove it, and let this host connect to port 443 of the upstreams`)
+// reach checks the keys of [upstream], in its own table or in a route. What a
+// route inherits is checked where it stands.
+func (c *checker) reach(path string, u Reach) {
+	own := func(key string) bool { return path == "upstream" || c.set[child(path, key)] }
+	if !u.Proxy.IsEmpty() && own("proxy") {
+		c.err(child(path, "proxy"), "reaching upstreams through a proxy is not available in this version", "remove it, and let this host connect to port 443 of the upstreams")
 	}
-	for _, t := range []struct {
-		key string
-		d   Duration
-	}{{"dial_timeout", u.DialTimeout}, {"tls_timeout", u.TLSTimeout}, {"handshake_timeout", u.HandshakeTimeout}} {
-		if key := child(path, t.key); t.d <= 0 && (c.set[key] || path == "upstream") {
-			c.err(key, "must be more than zero", `write a duration like "5s"`)
+	if own("resolve") {
+		for _, name := range slices.Sorted(maps.Keys(u.Resolve)) {
+			if !isHostName(name) {
+				c.err(child(child(path, "resolve"), name), fmt.Sprintf("%q is not a host name", name), `write { "host.example.com" = "192.0.2.7:443" }`)
+			}
 		}
 	}
-	for _, name := range sortedKeys(plain(reflect.ValueOf(u.Resolve)).(map[string]any)) {
-		if key := child(child(path, "resolve"), name); !isHostName(name) && (c.set[child(path, "resolve")] || path == "upstream") {
-			c.err(key, fmt.Sprintf("%q is not a host name", name), `write { "host.example.com" = "192.0.2.7:443" }`)
-		}
+}
+
+// positive leaves an inherited zero to the table it comes from.
+func (c *checker) positive(table, key string, d Duration) {
+	if key = child(table, key); d <= 0 && c.set[key] {
+		c.err(key, "must be more than zero", `write a duration like "5s"`)
 	}
 }
 

@@ -356,12 +356,18 @@ func parseURL(s string) (*url.URL, error) {
 			return nil, &wrong{fmt.Sprintf("the port of %q is not from 1 to 65535", s), form}
 		}
 	}
-	if _, err := netip.ParseAddr(u.Hostname()); err != nil && !isHostName(u.Hostname()) {
+	if !isHost(u.Hostname()) {
 		return nil, &wrong{fmt.Sprintf("%q is not a host name", u.Hostname()), form}
 	}
 	u.Scheme = strings.Replace(u.Scheme, "ws", "http", 1)
 	u.Host = strings.ToLower(u.Host)
 	return u, nil
+}
+
+// isHost reports whether s is an address or a host name.
+func isHost(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil || isHostName(s)
 }
 
 // isHostName reports whether s is a name DNS can hold: ASCII labels of
