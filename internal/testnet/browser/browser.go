@@ -35,7 +35,8 @@ type Options struct {
 	Trust []*x509.Certificate
 	// Hosts maps host names, or patterns like "*.rtc.qq.com", to "addr" or
 	// "addr:port". Every other name does not resolve, so that nothing leaves the
-	// machine; loopback stays what it is.
+	// machine; loopback addresses stay what they are. The port holds for https and
+	// wss; the URL of a TURN server needs its real one.
 	Hosts map[string]string
 	// Flags are further Chromium switches, without the dashes.
 	Flags map[string]any

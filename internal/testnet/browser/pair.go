@@ -1,6 +1,9 @@
 package browser
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // ICEServer is an element of RTCConfiguration.iceServers.
 type ICEServer struct {
@@ -48,6 +51,9 @@ type Pair struct {
 type PairWant struct {
 	Frames    int `json:"frames"`    // decoded by B; 0 is 30
 	EchoBytes int `json:"echoBytes"` // through the data channel; 0 is 256 KiB
+
+	// Within is how long the pair may take; 0 is 30 s.
+	Within time.Duration `json:"-"`
 }
 
 // ConnectPair connects two RTCPeerConnections of the page to each other with the
@@ -62,8 +68,15 @@ func (p *Page) ConnectPair(ctx context.Context, servers []ICEServer, policy stri
 	if want.EchoBytes == 0 {
 		want.EchoBytes = 256 << 10
 	}
+	if want.Within == 0 {
+		want.Within = 30 * time.Second
+	}
+	script := struct {
+		PairWant
+		Milliseconds int64 `json:"milliseconds"`
+	}{want, want.Within.Milliseconds()}
 	var pair Pair
-	err := p.Call(ctx, &pair, "turngate.connectPair", servers, policy, want)
+	err := p.Call(ctx, &pair, "turngate.connectPair", servers, policy, script)
 	return pair, err
 }
 

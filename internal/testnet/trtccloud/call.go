@@ -38,6 +38,10 @@ type TURNServer struct {
 	CredentialType string `json:"credentialType"` // "" becomes "password"
 }
 
+// CookieName is a cookie that the page sets for example.com before each call,
+// as a company's single sign-on does. A cloud that sees it has learned too much.
+const CookieName = "company-sso"
+
 // Result is a call that came about.
 type Result struct {
 	State       State                // of the cloud, after the call
@@ -53,10 +57,11 @@ type Event struct {
 	Detail string `json:"detail"`
 }
 
-// Relayed returns an error unless all media went through a relay: the one
-// connected peer connection of the page uses a relay candidate, and the media
-// server saw the packets come from that candidate's address.
-func (r Result) Relayed() error {
+// Relayed returns an error unless all media went through a relay that was
+// reached over the protocol (udp, tcp or tls; "" is any): the one connected peer
+// connection of the page uses a relay candidate, and the media server saw the
+// packets come from that candidate's port.
+func (r Result) Relayed(protocol string) error {
 	connected := 0
 	for _, c := range r.Connections {
 		if c.State != "connected" {
@@ -65,6 +70,9 @@ func (r Result) Relayed() error {
 		connected++
 		if c.Side.Local.Type != "relay" {
 			return fmt.Errorf("the local candidate is %+v, want a relay", c.Side.Local)
+		}
+		if protocol != "" && c.Side.Local.RelayProtocol != protocol {
+			return fmt.Errorf("the relay is reached over %q, want %q", c.Side.Local.RelayProtocol, protocol)
 		}
 		from := slices.ContainsFunc(r.State.Media, func(m Media) bool {
 			return int(m.Remote.Port()) == c.Side.Local.Port && m.Video.Packets > 0
@@ -125,6 +133,7 @@ func (c *Cloud) run(t *testing.T, page *browser.Page, g Gateway, v5 bool, args m
 		t.Helper()
 		do(name, func(ctx context.Context) error { return page.Call(ctx, out, fn, args...) })
 	}
+	script("cookie", nil, "turngate.setCookie", CookieName+"=secret; Domain=example.com; Path=/; Secure; SameSite=Lax")
 
 	before := c.State()
 	user := args["userId"].(string)

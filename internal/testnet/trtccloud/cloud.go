@@ -34,8 +34,8 @@ const (
 )
 
 // Names the SDKs dial when no proxy is configured. The cloud's certificate
-// covers them; a request whose Host is none of them is answered with 421, as
-// by a server that hosts nothing else.
+// covers them. A request whose Host is none of them, or another name than the
+// TLS handshake asked for, is answered with 421, as by a strict server.
 var Names = []string{
 	"signaling.rtc.qq.com", "*.rtc.qq.com", "*.rtc.qcloud.com", "*.rtc.tencentcloud.com",
 	"*.cloud-rtc.com", "*.cloud-rtc.net", "*.rtc-web.com", "*.rtc-web.io",
@@ -94,8 +94,12 @@ func Start(tb testing.TB) *Cloud {
 	srv := &http.Server{
 		Handler:   http.HandlerFunc(c.serve),
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
+		Protocols: new(http.Protocols),
 		ErrorLog:  log.New(io.Discard, "", 0), // clients that do not trust us are the tests' business
 	}
+	// With HTTP/2 a browser sends requests for all our names over one connection,
+	// and the server name says nothing any more.
+	srv.Protocols.SetHTTP1(true)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := srv.ServeTLS(ln, "", ""); !errors.Is(err, http.ErrServerClosed) {
@@ -192,7 +196,7 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 		req.SNI = r.TLS.ServerName
 	}
 	c.recorder.add(func(s *State) { s.Requests = append(s.Requests, req) })
-	if !known(r.Host) {
+	if !known(req) {
 		http.Error(w, "no such host here", http.StatusMisdirectedRequest)
 		return
 	}
@@ -210,12 +214,18 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func known(host string) bool {
+// known reports whether the request is for a host of the cloud, by the same name
+// in TLS and in HTTP.
+func known(r Request) bool {
+	host := r.Host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
 	if host == "localhost" || host == "127.0.0.1" {
 		return true
+	}
+	if r.SNI != host {
+		return false
 	}
 	return slices.ContainsFunc(Names, func(name string) bool {
 		if suffix, ok := strings.CutPrefix(name, "*"); ok {

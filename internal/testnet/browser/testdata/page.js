@@ -78,8 +78,12 @@ const turngate = (() => {
       if (a.gathered.length && b.gathered.length) return new Promise(() => {});
       throw new Error(`no candidate: a ${describe(a)}; b ${describe(b)}`);
     })();
+    // An error of the page says more than a deadline of the test.
+    const late = tick(want.milliseconds).then(() => {
+      throw new Error(`not within ${want.milliseconds} ms: a ${describe(a)}; b ${describe(b)}`);
+    });
     try {
-      return await Promise.race([run(a, b, want), failed, nothing]);
+      return await Promise.race([run(a, b, want), failed, nothing, late]);
     } finally {
       a.close();
       b.close();
@@ -170,5 +174,7 @@ const turngate = (() => {
     return out;
   }
 
-  return { connections, open, side, connectPair, gather, until, tick };
+  function setCookie(cookie) { document.cookie = cookie; }
+
+  return { connections, open, setCookie, side, connectPair, gather, until, tick };
 })();
