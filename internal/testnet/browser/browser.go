@@ -101,15 +101,30 @@ func Start(tb testing.TB, o Options) *Browser {
 	alloc, endAlloc := chromedp.NewExecAllocator(context.Background(), opts...)
 	ctx, end := chromedp.NewContext(alloc)
 	tb.Cleanup(func() {
+		// Ask first: a browser that is killed leaves children that still write.
+		polite, cancel := context.WithTimeout(ctx, 10*time.Second)
+		chromedp.Cancel(polite)
+		cancel()
 		end()
 		endAlloc()
 		web.close()
-		os.RemoveAll(profile)
+		remove(profile)
 	})
 	if err := chromedp.Run(ctx); err != nil {
 		tb.Fatalf("chromium: %v", err)
 	}
 	return &Browser{tb: tb, ctx: ctx, web: web}
+}
+
+// remove deletes the profile, which the last of Chromium's processes may still
+// be adding to.
+func remove(dir string) {
+	for range 100 {
+		if os.RemoveAll(dir) == nil {
+			return
+		}
+		time.Sleep(20 * time.Millisecond) // foreign processes; there is no event to wait for
+	}
 }
 
 func resolverRules(hosts map[string]string) string {

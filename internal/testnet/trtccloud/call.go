@@ -93,24 +93,18 @@ func (r Result) Relayed(protocol string) error {
 // test where the call stops.
 func RunV5Call(t *testing.T, b *browser.Browser, c *Cloud, g Gateway) Result {
 	t.Helper()
-	args := g.params()
-	args["proxy"] = g.v5()
-	return c.run(t, b.OpenV5(t), g, true, args)
+	return c.run(t, b.OpenV5(t), true, g.V5Args())
 }
 
 // RunV4Call is RunV5Call with trtc-js-sdk.
 func RunV4Call(t *testing.T, b *browser.Browser, c *Cloud, g Gateway) Result {
 	t.Helper()
-	args := g.params()
-	args["proxy"] = orNil(g.proxy())
-	args["turn"] = orNil(g.turn())
-	args["policy"] = g.Policy
-	return c.run(t, b.OpenV4(t), g, false, args)
+	return c.run(t, b.OpenV4(t), false, g.V4Args())
 }
 
 const step = 40 * time.Second // a step of a call on a loaded machine
 
-func (c *Cloud) run(t *testing.T, page *browser.Page, g Gateway, v5 bool, args map[string]any) Result {
+func (c *Cloud) run(t *testing.T, page *browser.Page, v5 bool, args map[string]any) Result {
 	t.Helper()
 	do := func(name string, fn func(context.Context) error) {
 		t.Helper()
@@ -190,6 +184,31 @@ func (c *Cloud) run(t *testing.T, page *browser.Page, g Gateway, v5 bool, args m
 	return r
 }
 
+// V5Args is the argument of call.enter on the page of OpenV5, for tests that go
+// through a call by themselves: page.Call(ctx, nil, "call.enter", g.V5Args()), then
+// "call.publish" and "call.leave".
+func (g Gateway) V5Args() map[string]any {
+	args := g.params()
+	p := g.proxy()
+	if turn := g.turn(); len(turn) > 0 {
+		p["turnServer"] = turn
+	}
+	if g.Policy != "" {
+		p["iceTransportPolicy"] = g.Policy
+	}
+	args["proxy"] = orNil(p)
+	return args
+}
+
+// V4Args is V5Args for the page of OpenV4.
+func (g Gateway) V4Args() map[string]any {
+	args := g.params()
+	args["proxy"] = orNil(g.proxy())
+	args["turn"] = orNil(g.turn())
+	args["policy"] = g.Policy
+	return args
+}
+
 func (g Gateway) params() map[string]any {
 	app := g.SDKAppID
 	if app == 0 {
@@ -219,17 +238,6 @@ func (g Gateway) turn() []TURNServer {
 		}
 	}
 	return turn
-}
-
-func (g Gateway) v5() any {
-	p := g.proxy()
-	if turn := g.turn(); len(turn) > 0 {
-		p["turnServer"] = turn
-	}
-	if g.Policy != "" {
-		p["iceTransportPolicy"] = g.Policy
-	}
-	return orNil(p)
 }
 
 func orNil[T interface {
