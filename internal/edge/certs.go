@@ -50,6 +50,11 @@ type certFile struct {
 	moving *signature   // the files when last looked at, if they differed from seen
 }
 
+// sameAs reports whether o serves the same certificate from the same files.
+func (f *certFile) sameAs(o *certFile) bool {
+	return f.pair == o.pair && f.loaded.leaf().Equal(o.loaded.leaf())
+}
+
 // CertState is the state of one pair, for status output.
 type CertState struct {
 	Cert       string    `json:"cert"`
@@ -113,10 +118,13 @@ func (c *Certificates) Set(pairs []Pair) error {
 		}
 		return err
 	}
+	before := c.files
 	c.files = files
 	c.publish()
 	for _, f := range files {
-		c.announce(f)
+		if !slices.ContainsFunc(before, f.sameAs) {
+			c.announce(f)
+		}
 	}
 	return nil
 }

@@ -1,8 +1,10 @@
 package edge
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -39,8 +41,12 @@ func InfoOf(nc net.Conn) (ConnInfo, bool) {
 // one reads; two readers at once must not be.
 type conn struct {
 	net.Conn
-	set  *settings
-	info ConnInfo // fixed once handed over
+	info    ConnInfo // fixed once handed over
+	counter *listenCounters
+
+	// set is what held at accept; nil once handed over, so that a connection
+	// that lives for days does not hold an old configuration.
+	set *settings
 
 	// head holds bytes that were read to learn what they are: they are the
 	// first that Read returns.
@@ -63,8 +69,9 @@ const (
 
 func newConn(nc net.Conn, set *settings) *conn {
 	return &conn{
-		Conn: nc,
-		set:  set,
+		Conn:    nc,
+		set:     set,
+		counter: set.counter,
 		info: ConnInfo{
 			Transport: "tcp",
 			Remote:    addrPort(nc.RemoteAddr()),
@@ -88,7 +95,7 @@ func (c *conn) admit() reason {
 		}
 	}
 	c.state = sorting
-	c.set.counter.halfOpen.Inc()
+	c.counter.halfOpen.Inc()
 	return ""
 }
 
@@ -111,15 +118,18 @@ func (c *conn) handOver(k kind) bool {
 		return false
 	}
 	c.slots.proved()
-	c.state, c.kind = handedOver, k
-	c.set.counter.halfOpen.Dec()
-	c.set.counter.open[k].Inc()
+	c.state, c.kind, c.set = handedOver, k, nil
+	c.counter.halfOpen.Dec()
+	c.counter.open[k].Inc()
 	return true
 }
 
-// reject closes c and counts why.
+// reject closes c, before it was handed over, and counts why.
 func (c *conn) reject(why reason) {
-	c.set.counter.rejected[why].Inc()
+	if log := c.set.Log; log.Enabled(context.Background(), slog.LevelDebug) {
+		log.Debug("connection rejected", "client", c.info.Remote, "listen", c.info.Local, "reason", string(why))
+	}
+	c.counter.rejected[why].Inc()
 	c.Close()
 }
 
@@ -135,9 +145,9 @@ func (c *conn) Close() error {
 	c.slots.release()
 	switch c.state {
 	case sorting:
-		c.set.counter.halfOpen.Dec()
+		c.counter.halfOpen.Dec()
 	case handedOver:
-		c.set.counter.open[c.kind].Dec()
+		c.counter.open[c.kind].Dec()
 	}
 	return err
 }

@@ -152,6 +152,11 @@ func (l *Listener) Addr() net.Addr { return l.ln.Addr() }
 // and otherwise a connection with a ConnectionState method, from which net/http
 // fills Request.TLS all the same.
 //
+// The connections come without deadlines: the http.Server has to set
+// ReadHeaderTimeout and IdleTimeout. InfoOf in its ConnContext tells who is
+// there. When it should log what strangers do at Debug only, ErrorLog has to
+// say so.
+//
 // Closing it, as http.Server.Shutdown does, ends HTTP on this address and
 // leaves TURN running. When the Listener ends, its Accept returns net.ErrClosed.
 func (l *Listener) HTTP() net.Listener { return l.http }

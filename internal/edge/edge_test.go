@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -609,5 +610,28 @@ func TestOptionsThatCannotWork(t *testing.T) {
 		if _, err := Listen(t.Context(), "127.0.0.1:0", o); err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+// A listener for both families shows an IPv4 client as IPv4: limits, logs and
+// X-Forwarded-For must not see two forms of one address.
+func TestIPv4ClientOfADualStackListener(t *testing.T) {
+	ln, err := listenTCP(t.Context(), ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := start(t, ln, nil)
+	c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(ln.Addr().(*net.TCPAddr).Port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.Write(binding)
+	info := w.nextTURN(t).info
+	if want := c.LocalAddr().String(); info.Remote.String() != want {
+		t.Errorf("client %s, want %s", info.Remote, want)
+	}
+	if got := info.Local.Addr().String(); got != "127.0.0.1" {
+		t.Errorf("local address %s, want 127.0.0.1", got)
 	}
 }

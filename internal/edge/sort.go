@@ -13,6 +13,7 @@ import (
 
 // sort finds out what c is and hands it over or closes it.
 func (l *Listener) sort(c *conn) {
+	turn := c.set.TURN
 	nc, k, why := c.identify()
 	if !l.untrack(c) {
 		why = shuttingDown
@@ -28,16 +29,17 @@ func (l *Listener) sort(c *conn) {
 	nc.SetDeadline(time.Time{})
 	if k == kindHTTPS {
 		if l.http.deliver(nc) {
-			c.set.counter.connections[k].Inc()
+			c.counter.connections[k].Inc()
 		} else {
-			c.reject(nobodyTakes)
+			c.counter.rejected[nobodyTakes].Inc()
+			c.Close()
 		}
 		l.sorting.Done()
 		return
 	}
-	c.set.counter.connections[k].Inc()
+	c.counter.connections[k].Inc()
 	l.sorting.Done() // from here the goroutine is the callee's
-	c.set.TURN(nc, c.info)
+	turn(nc, c.info)
 }
 
 // identify reads as little of c as shows what it is, within Timeouts.Prove.
