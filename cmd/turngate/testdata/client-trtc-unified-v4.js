@@ -1,0 +1,3 @@
+client.setProxyServer({
+  unifiedProxy: 'proxy.example.com/u',
+});

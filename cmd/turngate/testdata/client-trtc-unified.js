@@ -1,0 +1,4 @@
+const proxy = {
+  unifiedProxy: 'proxy.example.com/u',
+};
+// await trtc.enterRoom({ ...yourParameters, proxy });
