@@ -26,11 +26,11 @@ type stream struct {
 	limits Limits
 	out    *relay.Stream
 
-	since   time.Time // connected, or without an allocation
 	partial time.Time // since when a frame is unfinished
 	heard   bool      // a whole message has come
 
-	session atomic.Pointer[session]
+	session  atomic.Pointer[session]
+	unproven atomic.Int64 // Unix nanoseconds since when there is no allocation
 }
 
 // ServeConn serves a client on a connection until it ends, and closes it. An
@@ -41,8 +41,8 @@ func (s *Server) ServeConn(conn net.Conn, transport Transport) {
 		s: s, conn: conn, limits: set.Limits,
 		tuple: fiveTuple{transport, addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())},
 		out:   relay.NewStream(conn, set.Egress),
-		since: time.Now(),
 	}
+	st.unproven.Store(time.Now().UnixNano())
 	if !s.addStream(st) {
 		conn.Close()
 		return
@@ -122,8 +122,9 @@ func isTimeout(err error) bool {
 func (st *stream) Read(p []byte) (int, error) {
 	var deadline time.Time
 	if st.session.Load() == nil {
-		deadline = st.since.Add(st.limits.Unproven)
-		if first := st.since.Add(st.limits.FirstMessage); !st.heard && first.Before(deadline) {
+		since := time.Unix(0, st.unproven.Load())
+		deadline = since.Add(st.limits.Unproven)
+		if first := since.Add(st.limits.FirstMessage); !st.heard && first.Before(deadline) {
 			deadline = first
 		}
 	}
@@ -153,6 +154,7 @@ func (st *stream) opened(ses *session) { st.session.Store(ses) }
 // closed ends the connection some time after its allocation: whoever wants
 // another one asks for it at once.
 func (st *stream) closed() {
+	st.unproven.Store(time.Now().UnixNano())
 	st.session.Store(nil)
 	_ = st.conn.SetReadDeadline(time.Now().Add(st.limits.FirstMessage))
 }
