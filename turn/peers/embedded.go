@@ -9,6 +9,9 @@ func embedded(a netip.Addr) (v4 [2]netip.Addr, n int) {
 	if !a.Is6() {
 		return v4, 0
 	}
+	if loopbackAndUnspecified.Contains(a) { // lie in ::/96 and carry nothing
+		return v4, 0
+	}
 	b := a.As16()
 	at := func(i int) netip.Addr { return netip.AddrFrom4([4]byte(b[i : i+4])) }
 	switch {
@@ -38,4 +41,6 @@ var (
 	carrierLocalNAT64 = netip.MustParsePrefix("64:ff9b:1::/48")
 	carrier6to4       = netip.MustParsePrefix("2002::/16")
 	carrierTeredo     = netip.MustParsePrefix("2001::/32")
+
+	loopbackAndUnspecified = netip.MustParsePrefix("::/127")
 )

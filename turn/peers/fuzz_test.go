@@ -23,7 +23,7 @@ func (r *reference) allowed(a netip.Addr, port uint16) bool {
 	if port == 0 || !r.plain(a, port) {
 		return false
 	}
-	if a.Is4() {
+	if a.Is4() || a == netip.IPv6Unspecified() || a == netip.IPv6Loopback() {
 		return true
 	}
 	b := a.As16()

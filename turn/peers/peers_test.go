@@ -180,6 +180,7 @@ func TestOperatorRules(t *testing.T) {
 		{"for its network only", []string{"203.0.114.0/24"}, []string{"0.0.0.0/0"}, "8.8.8.8:9", "deny 0.0.0.0/0 from turn.peers.deny"},
 		{"between equals deny wins", []string{"10.1.0.0/16"}, []string{"10.1.0.0/16"}, "10.1.2.3:9", "deny 10.1.0.0/16 from turn.peers.deny"},
 		{"between equal prefixes fewer ports win", []string{"10.1.0.0/16:8000"}, []string{"10.1.0.0/16"}, "10.1.2.3:8000", ""},
+		{"loopback of IPv6 can be allowed", []string{"::1"}, nil, "[::1]:9", ""},
 		{"a carrier and what it carries must both pass", []string{"64:ff9b::/96"}, nil, "[64:ff9b::8.8.8.8]:9", ""},
 		{"the carried address stays refused", []string{"64:ff9b::/96"}, nil, "[64:ff9b::169.254.169.254]:9", "cloud metadata 169.254.169.254/32 (RFC 3927)"},
 		{"also in 6to4", []string{"2002::/16"}, nil, "[2002:a09:909::1]:9", "private 10.0.0.0/8 (RFC 1918)"},
