@@ -65,6 +65,9 @@ func fillOrigins(cfg *Config, d *decoder) {
 		switch {
 		case d.set[l.key]:
 			o = Origin{File: d.file, Line: d.pos.line(l.key)}
+			if d.file == "" {
+				o = Origin{Note: "start without a file"}
+			}
 			if s, ok := l.value.Interface().(Secret); ok {
 				o.Note = strings.Replace(s.ref(), ":", " ", 1)
 			}

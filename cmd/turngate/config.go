@@ -121,9 +121,14 @@ environment, or the default. Secrets are not printed.`,
 			if asJSON && asTOML {
 				return usageError{errors.New("choose one of --json and --toml")}
 			}
-			cfg, err := loadConfig(s, cmd, args)
-			if err != nil {
-				return err
+			cfg := config.Default() // not fileless: that makes a credential
+			if configPath(cmd, args) == "" {
+				fmt.Fprintln(s.err, "turngate: no configuration file: these are the defaults")
+			} else {
+				var err error
+				if cfg, err = loadConfig(s, cmd, args); err != nil {
+					return err
+				}
 			}
 			write := cfg.WriteTable
 			if asJSON {
