@@ -42,7 +42,7 @@ func (p *HeaderPolicy) Request(r *http.Request) http.Header {
 	for name, values := range r.Header {
 		switch {
 		case hopByHop[name], named[name], never[name], dangerousPrefix(name),
-			!validName(name),
+			!ValidName(name),
 			!p.KeepCredentials && (name == "Cookie" || name == "Authorization"),
 			!p.KeepUnderscore && strings.IndexByte(name, '_') >= 0,
 			!trusted && claimsOrigin(name),
@@ -109,7 +109,7 @@ func (p *HeaderPolicy) identify(r *http.Request, trusted bool, out http.Header) 
 func (p *HeaderPolicy) Response(dst, src http.Header) {
 	named := connectionNames(src)
 	for name, values := range src {
-		if hopByHop[name] || named[name] || p.HideServer && hiding[name] {
+		if hopByHop[name] || named[name] || p.Hides(name) {
 			continue
 		}
 		dst[name] = append([]string(nil), values...)
@@ -123,6 +123,10 @@ func (p *HeaderPolicy) Response(dst, src http.Header) {
 		dst[acao] = []string{strings.TrimSpace(first)}
 	}
 }
+
+// Hides reports whether the policy keeps a field of the upstream's from the client
+// because it names software.
+func (p *HeaderPolicy) Hides(name string) bool { return p.HideServer && hiding[name] }
 
 // DropCORS removes what would let a page read the answer. The TRTC SDK takes any
 // readable answer to a log report for a delivery, also a 503, and keeps the report
@@ -187,8 +191,8 @@ func dangerousPrefix(name string) bool {
 	return strings.HasPrefix(name, "X-Wsproxy-") || strings.HasPrefix(name, "X-Accel-")
 }
 
-// validName reports whether s is a token (RFC 9110 section 5.6.2).
-func validName(s string) bool {
+// ValidName reports whether s is a token (RFC 9110 section 5.6.2).
+func ValidName(s string) bool {
 	for i := 0; i < len(s); i++ {
 		c := s[i]
 		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {

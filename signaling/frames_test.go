@@ -1,0 +1,167 @@
+package signaling
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+)
+
+// slowFrames finds the frame ends of a whole stream the plain way.
+func slowFrames(p []byte) (ends []int, lost bool) {
+	for at := 0; ; {
+		if len(p)-at < 2 {
+			return ends, false
+		}
+		n, head := uint64(p[at+1]&0x7f), 2
+		if p[at+1]&0x80 != 0 {
+			head += 4
+		}
+		switch n {
+		case 126:
+			if len(p)-at < 4 {
+				return ends, false
+			}
+			n, head = uint64(binary.BigEndian.Uint16(p[at+2:])), head+2
+		case 127:
+			if len(p)-at < 10 {
+				return ends, false
+			}
+			n, head = binary.BigEndian.Uint64(p[at+2:]), head+8
+			if n>>63 != 0 {
+				return ends, true
+			}
+		}
+		if uint64(len(p)-at) < uint64(head)+n {
+			return ends, false
+		}
+		at += head + int(n)
+		ends = append(ends, at)
+	}
+}
+
+// FuzzFrames compares the tracker's frame ends with the reference for any cut of the stream.
+func FuzzFrames(f *testing.F) {
+	f.Add([]byte(serverFrame(0x81, "hello")+serverFrame(0x88, closePayload(1012, ""))), 3)
+	f.Add([]byte(maskedFrame(0x02, "hello")+maskedFrame(0x80, "")), 1)
+	f.Add([]byte("\x82\x7f\xff\xff\xff\xff\xff\xff\xff\xff"), 2)
+	f.Add([]byte("\x82\x7e\x00\x05hello\x82"), 7)
+	f.Fuzz(func(t *testing.T, p []byte, cut int) {
+		if cut < 1 {
+			cut = 1
+		}
+		want, lost := slowFrames(p)
+		var fr frames
+		var got []int
+		at := 0
+		for at < len(p) {
+			end := min(at+cut, len(p))
+			n, violation := fr.scan(p[at:end], true)
+			if violation != 0 || n <= 0 || n > end-at {
+				t.Fatalf("scan of %d bytes: %d, violation %d", end-at, n, violation)
+			}
+			at += n
+			if fr.boundary() {
+				got = append(got, at)
+			} else if at != end {
+				t.Fatalf("stopped at %d, no boundary", at)
+			}
+		}
+		if len(got) != len(want) || fr.lost && !lost {
+			t.Fatalf("frame ends %v (lost %v), want %v (lost %v)", got, fr.lost, want, lost)
+		}
+		for i := range got {
+			if got[i] != want[i] {
+				t.Fatalf("frame ends %v, want %v", got, want)
+			}
+		}
+		// The strict tracker finds the same violation at the same place for every cut.
+		whole := frames{strict: true, maxMessage: 1000}
+		wantN, wantCode := whole.scan(p, false)
+		pieces := frames{strict: true, maxMessage: 1000}
+		total := 0
+		for at := 0; at < len(p); at += cut {
+			n, code := pieces.scan(p[at:min(at+cut, len(p))], false)
+			total += n
+			if code != 0 {
+				if code != wantCode || total < wantN || total-wantN > len(pieces.header) {
+					t.Fatalf("cut %d: violation %d after %d bytes, want %d after %d", cut, code, total, wantCode, wantN)
+				}
+				return
+			}
+		}
+		if wantCode != 0 {
+			t.Fatalf("cut %d: no violation, want %d", cut, wantCode)
+		}
+		if pieces.code != whole.code {
+			t.Fatalf("cut %d: close code %d, want %d", cut, pieces.code, whole.code)
+		}
+	})
+}
+
+func TestFramesReadCloseCodes(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		stream string
+		want   uint16
+	}{
+		{"a server's", serverFrame(0x88, closePayload(4013, "bye")), 4013},
+		{"a client's, masked", maskedFrame(0x81, "x") + maskedFrame(0x88, closePayload(4011, "bye")), 4011},
+		{"without a code", serverFrame(0x88, ""), 1005},
+		{"with half a code so far", serverFrame(0x88, closePayload(4013, ""))[:3], 0},
+		{"none", serverFrame(0x81, "x"), 0},
+	} {
+		var fr frames
+		for i := range len(tt.stream) {
+			fr.scan([]byte(tt.stream[i:i+1]), false)
+		}
+		if fr.code != tt.want {
+			t.Errorf("%s: code %d, want %d", tt.name, fr.code, tt.want)
+		}
+	}
+}
+
+// FuzzFindHead holds the reader of upstream answers to: no panic, no head that a
+// lenient reader would end elsewhere, and the same result for every cut.
+func FuzzFindHead(f *testing.F) {
+	f.Add([]byte(switching(testKey)))
+	f.Add([]byte("HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno"))
+	f.Add([]byte("HTTP/1.1 200\r\n\r\n"))
+	f.Add([]byte("HTTP/1.0 101 x\r\nA:\tb\r\n c\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, p []byte) {
+		end, err := findHead(p)
+		for i := range p {
+			e, er := findHead(p[:i])
+			if er != nil {
+				if err == nil {
+					t.Fatalf("%d bytes fail (%v), the whole does not", i, er)
+				}
+				return
+			}
+			if e != 0 && (e != end || err != nil) {
+				t.Fatalf("%d bytes give a head of %d, the whole one of %d, %v", i, e, end, err)
+			}
+		}
+		if err != nil || end == 0 {
+			return
+		}
+		head := p[:end]
+		if !bytes.HasSuffix(head, []byte("\r\n\r\n")) || bytes.Count(head, []byte("\n")) != bytes.Count(head, []byte("\r\n")) || bytes.Contains(head[:end-2], []byte("\r\n\r\n")) {
+			t.Fatalf("head %q", head)
+		}
+		a, err := parseHead(head)
+		if err != nil {
+			return
+		}
+		if a.status < 100 || a.status > 999 {
+			t.Fatalf("status %d from %q", a.status, head)
+		}
+		for name, values := range a.header {
+			for _, v := range values {
+				if bytes.ContainsAny([]byte(name+v), "\r\n\x00") {
+					t.Fatalf("field %q: %q", name, v)
+				}
+			}
+		}
+		_ = a.check(testKey, a.header)
+	})
+}
