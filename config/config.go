@@ -68,7 +68,7 @@ type HTTPS struct {
 	ProxyProtocol            []netip.Prefix `toml:"proxy_protocol" reload:"live"`              // sources that must send a PROXY header
 	MaxConnections           int            `toml:"max_connections" reload:"live"`             // 0: no limit
 	MaxConnectionsPerAddress int            `toml:"max_connections_per_address" reload:"live"` // 0: no limit
-	HeaderTimeout            Duration       `toml:"header_timeout" reload:"live"`
+	HeaderTimeout            Duration       `toml:"header_timeout" reload:"restart"`
 	HandshakeTimeout         Duration       `toml:"handshake_timeout" reload:"live"`
 }
 
@@ -189,7 +189,7 @@ type Admin struct {
 // Log is the server's own log.
 type Log struct {
 	Level  slog.Level `toml:"level" reload:"live"`
-	Format string     `toml:"format" reload:"live" one:"auto|text|json"`
+	Format string     `toml:"format" reload:"restart" one:"auto|text|json"`
 }
 
 // Drain is what happens to live sessions when the server is asked to stop.

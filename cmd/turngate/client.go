@@ -2,9 +2,6 @@ package main
 
 import (
 	"cmp"
-	"crypto/hmac"
-	"crypto/sha1"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/turngate/turngate/config"
+	"github.com/turngate/turngate/turn"
 )
 
 // site is what a client must know to reach us.
@@ -98,10 +96,8 @@ func timeLimited(cfg *config.Config, user string, ttl time.Duration, now time.Ti
 		return credential{}, fmt.Errorf("%q cannot be a user name", user)
 	}
 	expires := now.Add(ttl).Truncate(time.Second)
-	name := strconv.FormatInt(expires.Unix(), 10) + ":" + user
-	mac := hmac.New(sha1.New, []byte(cfg.TURN.Secrets[0].Reveal()))
-	io.WriteString(mac, name)
-	return credential{name, base64.StdEncoding.EncodeToString(mac.Sum(nil)), expires.UTC()}, nil
+	name, password := turn.Credential(cfg.TURN.Secrets[0].Reveal(), user, expires)
+	return credential{name, password, expires.UTC()}, nil
 }
 
 // chooseCredential takes the named user, or the first one; without a user of
