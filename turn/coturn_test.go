@@ -22,7 +22,7 @@ import (
 var loopback = netip.MustParseAddr("127.0.0.1")
 
 // start runs a server on loopback with a UDP and a TCP listener on one port.
-func start(t *testing.T, change func(*turn.Options)) (*turn.Server, netip.AddrPort) {
+func start(t testing.TB, change func(*turn.Options)) (*turn.Server, netip.AddrPort) {
 	t.Helper()
 	allow, err := peers.ParseRule("127.0.0.1")
 	if err != nil {
@@ -54,7 +54,7 @@ func start(t *testing.T, change func(*turn.Options)) (*turn.Server, netip.AddrPo
 			t.Error(err)
 		}
 	})
-	udp, err := s.OpenUDP(netip.AddrPortFrom(loopback, 0))
+	udp, err := s.OpenUDP(freeForBoth(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func start(t *testing.T, change func(*turn.Options)) (*turn.Server, netip.AddrPo
 }
 
 // serveStreams accepts connections for the server at addr.
-func serveStreams(t *testing.T, s *turn.Server, addr netip.AddrPort, config *tls.Config) netip.AddrPort {
+func serveStreams(t testing.TB, s *turn.Server, addr netip.AddrPort, config *tls.Config) netip.AddrPort {
 	t.Helper()
 	l, err := net.Listen("tcp", addr.String())
 	if err != nil {
