@@ -295,6 +295,7 @@ func (s *Server) Close() error {
 	}
 	for _, r := range s.reservations {
 		r.timer.Stop()
+		r.conn.Close()
 	}
 	s.mu.Unlock()
 	for _, ses := range s.snapshot() {
