@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/turngate/turngate/internal/admin"
+	"github.com/turngate/turngate/internal/edge"
+	"github.com/turngate/turngate/turn"
+)
+
+// Status is what runs, as the admin socket tells it.
+type Status struct {
+	Version      string           `json:"version"`
+	PID          int              `json:"pid"`
+	Started      time.Time        `json:"started"`
+	ConfigFile   string           `json:"config_file,omitempty"`
+	Layout       string           `json:"layout"`
+	Draining     bool             `json:"draining"`
+	LastReload   Reload           `json:"last_reload"`
+	Listeners    []string         `json:"listeners"`
+	Certificates []edge.CertState `json:"certificates"`
+	Connections  int              `json:"connections"` // TCP, on every listener
+	WebSockets   int              `json:"websockets"`
+	Allocations  int              `json:"allocations"`
+	FreePorts    int              `json:"free_ports"`
+}
+
+// Session is a live session of either kind.
+type Session struct {
+	ID        string    `json:"id"`
+	Kind      string    `json:"kind"` // "turn" or "wss"
+	Transport string    `json:"transport"`
+	Client    string    `json:"client"`
+	User      string    `json:"user,omitempty"`
+	Route     string    `json:"route,omitempty"`
+	To        string    `json:"to"` // the upstream, or the relayed address
+	Opened    time.Time `json:"opened"`
+	BytesUp   uint64    `json:"bytes_up"`
+	BytesDown uint64    `json:"bytes_down"`
+}
+
+// KickRequest names what to end; the first field that is set counts.
+type KickRequest struct {
+	ID     string `json:"id,omitempty"`
+	User   string `json:"user,omitempty"`
+	Client string `json:"client,omitempty"` // an address
+}
+
+// newAdmin makes the admin socket with everything an operator can ask.
+func (a *app) newAdmin(socket string) *admin.Server {
+	s := admin.New(admin.Options{Socket: socket, Gatherer: a.registry, Log: a.log})
+	s.Handle("GET "+admin.PathStatus, admin.JSON(func(*http.Request) (any, error) { return a.status(), nil }))
+	s.Handle("GET "+admin.PathSessions, admin.JSON(func(*http.Request) (any, error) { return a.sessions(), nil }))
+	s.Handle("POST "+admin.PathKick, admin.JSON(func(r *http.Request) (any, error) {
+		var k KickRequest
+		if err := admin.Read(r, &k); err != nil {
+			return nil, err
+		}
+		return a.kick(k)
+	}))
+	s.Handle("POST "+admin.PathReload, admin.JSON(func(*http.Request) (any, error) {
+		result, err := a.reload()
+		if err != nil {
+			return nil, refused(err)
+		}
+		return result, nil
+	}))
+	s.Handle("POST "+admin.PathDrain, admin.JSON(func(*http.Request) (any, error) {
+		a.stop()
+		return nil, nil
+	}))
+	return s
+}
+
+func (a *app) status() Status {
+	p := a.plan.Load()
+	s := Status{
+		Version:      fullVersion(),
+		PID:          os.Getpid(),
+		Started:      a.started,
+		ConfigFile:   p.cfg.File(),
+		Layout:       p.cfg.Layout,
+		Draining:     a.draining.Load(),
+		LastReload:   a.reloads.last(),
+		Certificates: a.certs.State(),
+		Connections:  a.httpsCaps.Open() + a.turnCaps.Open(),
+		WebSockets:   a.signaling.Count(),
+		Allocations:  a.turn.Allocations(),
+		FreePorts:    a.turn.FreePorts(),
+	}
+	a.reloadMu.Lock()
+	defer a.reloadMu.Unlock()
+	for _, d := range a.doors {
+		kind := "turn"
+		if d.https {
+			kind = "https"
+		}
+		s.Listeners = append(s.Listeners, kind+" tcp "+d.Addr().String())
+	}
+	for _, all := range a.sockets {
+		for _, l := range all {
+			s.Listeners = append(s.Listeners, "turn udp "+l.Addr().String())
+		}
+	}
+	slices.Sort(s.Listeners)
+	return s
+}
+
+func (a *app) sessions() []Session {
+	all := []Session{}
+	for _, s := range a.turn.Sessions() {
+		all = append(all, Session{
+			ID: s.ID, Kind: "turn", Transport: string(s.Transport), Client: s.Client.String(), User: s.User,
+			To: s.Relay.String(), Opened: s.Created, BytesUp: s.BytesUp, BytesDown: s.BytesDown,
+		})
+	}
+	for _, s := range a.signaling.Sessions() {
+		all = append(all, Session{
+			ID: wssID(s.ID), Kind: "wss", Transport: "tls", Client: s.Client.String(), Route: s.Route,
+			To: s.Upstream, Opened: s.Opened, BytesUp: s.ToUpstream, BytesDown: s.ToClient,
+		})
+	}
+	slices.SortFunc(all, func(x, y Session) int { return x.Opened.Compare(y.Opened) })
+	return all
+}
+
+// wssID keeps the ids of the two kinds apart.
+func wssID(id uint64) string { return "w" + strconv.FormatUint(id, 10) }
+
+func (a *app) kick(k KickRequest) (any, error) {
+	var addr netip.Addr
+	if k.ID == "" && k.User == "" {
+		var err error
+		if addr, err = netip.ParseAddr(k.Client); err != nil {
+			return nil, &admin.Error{Status: http.StatusBadRequest, Message: "name a session id, a user or a client address"}
+		}
+	}
+	n := a.turn.Kick(func(s turn.Session) bool {
+		switch {
+		case k.ID != "":
+			return s.ID == k.ID
+		case k.User != "":
+			return s.User == k.User
+		}
+		return s.Client.Addr() == addr
+	})
+	for _, s := range a.signaling.Sessions() {
+		if k.ID != "" && wssID(s.ID) == k.ID || addr.IsValid() && s.Client == addr {
+			if a.signaling.Kick(s.ID) {
+				n++
+			}
+		}
+	}
+	if n == 0 && k.ID != "" {
+		return nil, &admin.Error{Status: http.StatusNotFound, Message: "no session has the id " + strings.ToValidUTF8(k.ID, "?")}
+	}
+	return map[string]int{"kicked": n}, nil
+}
+
+// stop asks serve to drain and end.
+func (a *app) stop() { a.stopOnce.Do(func() { close(a.stopped) }) }
+
+// untilStopped returns a context that also ends with stop.
+func (a *app) untilStopped(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-a.stopped:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}

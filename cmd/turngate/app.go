@@ -1,0 +1,455 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/turngate/turngate/config"
+	"github.com/turngate/turngate/internal/admin"
+	"github.com/turngate/turngate/internal/edge"
+	"github.com/turngate/turngate/logger"
+	"github.com/turngate/turngate/signaling"
+	"github.com/turngate/turngate/turn"
+	"github.com/turngate/turngate/turn/relay"
+)
+
+// app is a turngate: the rooms, and the sockets that lead to them. newApp
+// opens everything, serve runs it until its context ends and the drain is
+// over, reload changes it while it runs.
+type app struct {
+	log      *slog.Logger
+	level    *slog.LevelVar
+	registry *prometheus.Registry
+	started  time.Time
+
+	certs       *edge.Certificates
+	httpsCaps   *edge.Caps
+	turnCaps    *edge.Caps
+	edgeMetrics *edge.Metrics
+	turn        *turn.Server
+	signaling   *signaling.Server
+	logger      *logger.Server
+	http        *http.Server
+	handler     atomic.Pointer[http.Handler]
+	draining    atomic.Bool
+	plan        atomic.Pointer[plan] // what runs
+	admin       *admin.Server
+
+	reloads  reloadState
+	reloadMu sync.Mutex // one reload at a time; guards the fields below
+	doors    map[string]*door
+	sockets  map[string][]*relay.Listener // UDP, by configured address
+
+	stopped  chan struct{} // closed by stop
+	stopOnce sync.Once
+
+	ctx context.Context // of serve; nil before
+	wg  sync.WaitGroup  // doors
+}
+
+// door is one TCP listener.
+type door struct {
+	*edge.Listener
+	https bool
+}
+
+// newApp makes a turngate of a configuration: every socket is open when it
+// returns, and nothing is served yet.
+func newApp(cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (*app, error) {
+	a := &app{
+		log: log, level: level,
+		started:     time.Now(),
+		stopped:     make(chan struct{}),
+		registry:    admin.NewRegistry(fullVersion()),
+		httpsCaps:   edge.NewCaps(edge.DefaultCaps),
+		turnCaps:    edge.NewCaps(edge.DefaultCaps),
+		edgeMetrics: edge.NewMetrics(),
+		doors:       make(map[string]*door),
+		sockets:     make(map[string][]*relay.Listener),
+	}
+	p, err := a.newPlan(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.open(p); err != nil {
+		return nil, err
+	}
+	a.newHTTP(cfg)
+	a.admin = a.newAdmin(cfg.Admin.Socket)
+	a.registry.MustRegister(a.reloads.collector(), a.edgeMetrics, edge.CertificateMetrics(a.certs))
+	a.registry.MustRegister(a.turn.Collectors()...)
+	a.registry.MustRegister(a.signaling.Collectors()...)
+	a.registry.MustRegister(a.logger.Collectors()...)
+	return a, nil
+}
+
+// open makes the rooms of the first plan and opens its sockets. On an error
+// everything is closed again.
+func (a *app) open(p *plan) error {
+	var err error
+	if a.certs, err = edge.LoadCertificates(p.certs, edge.CertificateOptions{Log: a.log}); err != nil {
+		return err
+	}
+	if a.logger, err = logger.New(p.logger); err != nil {
+		return err
+	}
+	if a.signaling, err = signaling.New(p.signaling); err != nil {
+		return err
+	}
+	if a.turn, err = turn.New(p.turn); err != nil {
+		return err
+	}
+	next, err := a.openSockets(p)
+	if err != nil {
+		a.turn.Close()
+		return err
+	}
+	a.swap(p, next)
+	return nil
+}
+
+// opened are the sockets that a plan needs and the app does not have yet.
+type opened struct {
+	doors   map[string]*door
+	sockets map[string][]*relay.Listener
+}
+
+func (o *opened) close() {
+	for _, d := range o.doors {
+		d.Close()
+	}
+	for _, all := range o.sockets {
+		for _, l := range all {
+			l.Close()
+		}
+	}
+}
+
+// openSockets opens what is new in a plan, all or nothing.
+func (a *app) openSockets(p *plan) (*opened, error) {
+	next := &opened{make(map[string]*door), make(map[string][]*relay.Listener)}
+	var errs []error
+	for addr, https := range p.tcp() {
+		if d := a.doors[addr]; d != nil && d.https == https {
+			continue
+		}
+		l, err := edge.Listen(context.Background(), addr, a.doorOptions(p.cfg, https))
+		if err != nil {
+			errs = append(errs, explainListen("tcp", addr, err))
+			continue
+		}
+		next.doors[addr] = &door{l, https}
+	}
+	for _, addr := range p.cfg.TURN.Listen {
+		if a.sockets[addr.String()] != nil {
+			continue
+		}
+		all, err := a.openUDP(addr)
+		if err != nil {
+			errs = append(errs, explainListen("udp", addr.String(), err))
+			continue
+		}
+		next.sockets[addr.String()] = all
+	}
+	if err := errors.Join(errs...); err != nil {
+		next.close()
+		return nil, err
+	}
+	return next, nil
+}
+
+// tcp returns the TCP addresses of a plan; the value tells HTTPS from TURN.
+func (p *plan) tcp() map[string]bool {
+	all := make(map[string]bool)
+	for _, addr := range p.cfg.TURN.Listen {
+		all[addr.String()] = false
+	}
+	for _, addr := range p.cfg.HTTPS.Listen {
+		all[addr.String()] = true
+	}
+	return all
+}
+
+// openUDP opens the sockets of a configured address: one of each family for a
+// wildcard, so that answers can leave from the address that was asked.
+func (a *app) openUDP(addr config.ListenAddr) ([]*relay.Listener, error) {
+	if !addr.Wildcard() {
+		l, err := a.turn.OpenUDP(netip.AddrPortFrom(addr.Addr, addr.Port))
+		if err != nil {
+			return nil, err
+		}
+		return []*relay.Listener{l}, nil
+	}
+	l4, err := a.turn.OpenUDP(netip.AddrPortFrom(netip.IPv4Unspecified(), addr.Port))
+	if err != nil {
+		return nil, err
+	}
+	l6, err := a.turn.OpenUDP(netip.AddrPortFrom(netip.IPv6Unspecified(), l4.Addr().Port()))
+	switch {
+	case err == nil:
+		return []*relay.Listener{l4, l6}, nil
+	case noIPv6(err):
+		return []*relay.Listener{l4}, nil
+	}
+	l4.Close()
+	return nil, err
+}
+
+// swap makes a plan the one that runs. Nothing in it can fail any more: every
+// part has been checked and every socket is open.
+func (a *app) swap(p *plan, next *opened) {
+	must := func(err error) {
+		if err != nil { // checked before; a file may have changed since
+			a.log.Error("part of the configuration was not applied", "err", err)
+		}
+	}
+	a.level.Set(p.cfg.Log.Level)
+	must(a.certs.Set(p.certs))
+	must(a.turn.Reconfigure(p.turn))
+	must(a.logger.Reconfigure(p.logger))
+	must(a.signaling.Reconfigure(p.signaling))
+	a.httpsCaps.Set(caps(p.cfg.HTTPS.MaxConnections, p.cfg.HTTPS.MaxConnectionsPerAddress))
+	a.turnCaps.Set(caps(p.cfg.HTTPS.MaxConnections, p.cfg.TURN.Limits.ConnectionsPerAddress))
+	h := a.routes(p)
+	a.handler.Store(&h)
+	a.swapDoors(p, next.doors)
+	a.swapSockets(p, next.sockets)
+	a.plan.Store(p)
+}
+
+func caps(all, perAddress int) edge.CapNumbers {
+	n := edge.DefaultCaps
+	n.Conns, n.ConnsPerSource = all, perAddress
+	return n
+}
+
+func (a *app) swapDoors(p *plan, next map[string]*door) {
+	want := p.tcp()
+	for addr, d := range a.doors {
+		https, keep := want[addr]
+		if !keep || d.https != https {
+			d.Close()
+			delete(a.doors, addr)
+			continue
+		}
+		if err := d.Update(a.doorOptions(p.cfg, https)); err != nil {
+			a.log.Error("listener not updated", "listen", addr, "err", err)
+		}
+	}
+	for addr, d := range next {
+		a.doors[addr] = d
+		a.serveDoor(d)
+	}
+}
+
+func (a *app) swapSockets(p *plan, next map[string][]*relay.Listener) {
+	want := make(map[string]bool)
+	for _, addr := range p.cfg.TURN.Listen {
+		want[addr.String()] = true
+	}
+	for addr, all := range a.sockets {
+		if want[addr] {
+			continue
+		}
+		for _, l := range all {
+			a.turn.RetireUDP(l.Addr())
+		}
+		delete(a.sockets, addr)
+	}
+	for addr, all := range next {
+		a.sockets[addr] = all
+		for _, l := range all {
+			if err := a.turn.ServeUDP(l); err != nil {
+				a.log.Error("listener not served", "listen", addr, "err", err)
+			}
+		}
+	}
+}
+
+// serveDoor serves a listener once the app runs.
+func (a *app) serveDoor(d *door) {
+	if a.ctx == nil {
+		return
+	}
+	a.wg.Go(func() {
+		if err := d.Serve(a.ctx); err != nil {
+			a.log.Error("listener ended", "listen", d.Addr(), "err", err)
+		}
+	})
+	if d.https {
+		a.wg.Go(func() { _ = a.http.Serve(d.HTTP()) }) // ends with the door
+	}
+}
+
+func (a *app) doorOptions(cfg *config.Config, https bool) edge.Options {
+	o := edge.Options{
+		Certificates: a.certs,
+		HTTP:         https,
+		TURN:         a.serveTURN,
+		ProxyFrom:    cfg.TURN.ProxyProtocol,
+		Caps:         a.turnCaps,
+		Timeouts:     edge.Timeouts{Prove: time.Duration(cfg.TURN.Limits.FirstMessage)},
+		Metrics:      a.edgeMetrics,
+		Log:          a.log,
+	}
+	if https {
+		o.ProxyFrom = cfg.HTTPS.ProxyProtocol
+		o.Caps = a.httpsCaps
+		o.Timeouts.Prove = time.Duration(cfg.HTTPS.HandshakeTimeout)
+	}
+	return o
+}
+
+func (a *app) serveTURN(conn net.Conn, info edge.ConnInfo) {
+	transport := turn.TCP
+	if info.Transport == "tls" {
+		transport = turn.TLS
+	}
+	a.turn.ServeConn(conn, transport)
+}
+
+// listening returns the bound TCP addresses: none of them is a peer. The UDP
+// ones the TURN server knows itself.
+func (a *app) listening() []netip.AddrPort {
+	p := a.plan.Load()
+	if p == nil {
+		return nil
+	}
+	var all []netip.AddrPort
+	for addr := range p.tcp() {
+		if ap, err := netip.ParseAddrPort(addr); err == nil {
+			all = append(all, ap)
+			continue
+		}
+		if l := config.ListenAddr(mustListen(addr)); !l.IsZero() {
+			all = append(all, netip.AddrPortFrom(netip.IPv4Unspecified(), l.Port))
+		}
+	}
+	return all
+}
+
+func mustListen(s string) (l config.ListenAddr) {
+	_ = l.UnmarshalText([]byte(s)) // it was printed by a ListenAddr
+	return l
+}
+
+// serve runs the app until ctx ends, then drains it: no new work, WebSockets
+// closed one after the other, allocations served until they end or the limit
+// is reached. now ends the drain.
+func (a *app) serve(ctx context.Context, now <-chan struct{}) error {
+	run, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	a.reloadMu.Lock()
+	a.ctx = run
+	for _, d := range a.doors {
+		a.serveDoor(d)
+	}
+	a.reloadMu.Unlock()
+
+	var rooms sync.WaitGroup
+	rooms.Go(func() {
+		if err := a.turn.Serve(run); err != nil {
+			a.log.Error("TURN server ended", "err", err)
+		}
+	})
+	rooms.Go(func() { _ = a.certs.Watch(run) })
+	rooms.Go(func() { a.keepSelfSigned(run) })
+	rooms.Go(func() {
+		if err := a.admin.Serve(run); err != nil {
+			a.log.Error("admin socket ended", "err", err)
+		}
+	})
+	rooms.Go(func() { _ = admin.Watchdog(run, func() error { return nil }, a.log) })
+	notify(admin.NotifyReady("serving"), a.log)
+
+	ctx, cancel := a.untilStopped(ctx)
+	defer cancel()
+	<-ctx.Done()
+	a.drain(now)
+	stop()
+	a.http.Close()
+	a.wg.Wait()
+	rooms.Wait()
+	a.log.Info("stopped")
+	return nil
+}
+
+// drain ends the work of the app in good order.
+func (a *app) drain(now <-chan struct{}) {
+	cfg := a.plan.Load().cfg.Drain
+	limit := max(time.Duration(cfg.WebSockets), time.Duration(cfg.TURN)) + 5*time.Second
+	a.draining.Store(true)
+	a.log.Info("draining", "sessions", a.signaling.Count(), "allocations", a.turn.Allocations(), "limit", limit)
+	notify(admin.NotifyStopping("draining", limit), a.log)
+	fresh, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	var wg sync.WaitGroup
+	finished := make(chan struct{})
+	wg.Go(func() {
+		if err := a.signaling.Drain(fresh, time.Duration(cfg.WebSockets)); err != nil {
+			a.log.Warn("signaling sessions were cut", "err", err)
+		}
+	})
+	wg.Go(func() {
+		ctx, cancel := context.WithTimeout(fresh, time.Duration(cfg.TURN))
+		defer cancel()
+		if left := a.turn.Drain(ctx); left > 0 {
+			a.log.Warn("allocations were cut at the drain limit", "allocations", left)
+		}
+	})
+	go func() {
+		select {
+		case <-now:
+			cancel()
+		case <-finished:
+		}
+	}()
+	wg.Wait()
+	close(finished)
+	// Requests under way get a moment; upgraded connections are gone.
+	last, cancelLast := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancelLast()
+	_ = a.http.Shutdown(last)
+}
+
+// keepSelfSigned renews the certificate that no file is configured for.
+func (a *app) keepSelfSigned(ctx context.Context) {
+	p := a.plan.Load()
+	if p.cfg.TLS.Cert != "" {
+		return
+	}
+	names, addrs := selfSignedNames(p.cfg, p.addresses)
+	_ = edge.KeepSelfSigned(ctx, p.cfg.StateDir, names, addrs, a.log)
+}
+
+func notify(err error, log *slog.Logger) {
+	if err != nil {
+		log.Warn("systemd was not told", "err", err)
+	}
+}
+
+// explainListen adds what an operator can do.
+func explainListen(network, addr string, err error) error {
+	switch {
+	case isPermission(err):
+		return fmt.Errorf("listen %s %s: %w; run as root, grant CAP_NET_BIND_SERVICE, or choose a port above 1023", network, addr, err)
+	case isInUse(err):
+		return fmt.Errorf("listen %s %s: %w; another program has the port (see: ss -lnp 'sport = :%s')", network, addr, err, port(addr))
+	}
+	return fmt.Errorf("listen %s %s: %w", network, addr, err)
+}
+
+func port(addr string) string {
+	_, p, _ := net.SplitHostPort(addr)
+	return p
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/turngate/turngate/config"
+	"github.com/turngate/turngate/internal/proxy"
+)
+
+// newHTTP makes the one server behind every HTTPS listener.
+func (a *app) newHTTP(cfg *config.Config) {
+	a.http = &http.Server{
+		Handler:           http.HandlerFunc(a.serveHTTP),
+		ReadHeaderTimeout: time.Duration(cfg.HTTPS.HeaderTimeout),
+		IdleTimeout:       75 * time.Second,
+		MaxHeaderBytes:    32 << 10,
+		// What strangers send is not our error.
+		ErrorLog:                     slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+		DisableGeneralOptionsHandler: true,
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: 100},
+	}
+}
+
+func (a *app) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	// RFC 6797: two years, as browsers advise. It says nothing to a client
+	// that does not trust the certificate.
+	w.Header().Set("Strict-Transport-Security", "max-age=63072000")
+	(*a.handler.Load()).ServeHTTP(w, r)
+}
+
+// routes returns the handler of a plan. Paths are matched on the raw target and
+// never redirected; http.ServeMux does, and browsers then lose the report or
+// the socket.
+func (a *app) routes(p *plan) http.Handler {
+	var router proxy.Router[http.Handler]
+	add := func(path string, h http.Handler) {
+		if err := router.Add(path, h); err != nil { // the configuration was checked
+			a.log.Error("route not served", "path", path, "err", err)
+		}
+	}
+	taken := make(map[string]bool)
+	for _, r := range p.signaling.Routes {
+		taken[trimSlash(r.Path)] = true
+		add(r.Path, a.signaling)
+	}
+	if s := p.signaling.Schedule; s != nil {
+		for _, path := range []string{s.Path, s.Unified} {
+			if path != "" {
+				taken[trimSlash(path)] = true
+				add(path, a.signaling)
+			}
+		}
+	}
+	for _, r := range p.logger.Routes {
+		if !taken[trimSlash(r.Path)] { // else it is reached through signaling
+			add(r.Path, a.logger)
+		}
+	}
+	add("/healthz", http.HandlerFunc(healthz))
+	add("/readyz", http.HandlerFunc(a.readyz))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path, _, err := proxy.SplitTarget(proxy.RawTarget(r))
+		if err != nil {
+			plain(w, http.StatusBadRequest)
+			return
+		}
+		h, rest, ok := router.Match(path)
+		if !ok {
+			plain(w, http.StatusNotFound)
+			return
+		}
+		if f, own := h.(http.HandlerFunc); own && rest == "" {
+			f(w, r)
+			return
+		} else if own {
+			plain(w, http.StatusNotFound)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+func plain(w http.ResponseWriter, status int) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, http.StatusText(status)+"\n")
+}
+
+// healthz says that the process answers.
+func healthz(w http.ResponseWriter, r *http.Request) { get(w, r, http.StatusOK) }
+
+// readyz says whether a balancer should send new clients here.
+func (a *app) readyz(w http.ResponseWriter, r *http.Request) {
+	if a.draining.Load() {
+		get(w, r, http.StatusServiceUnavailable)
+		return
+	}
+	get(w, r, http.StatusOK)
+}
+
+func get(w http.ResponseWriter, r *http.Request, status int) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		status = http.StatusMethodNotAllowed
+	}
+	plain(w, status)
+}

@@ -1,0 +1,24 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"os"
+
+	"golang.org/x/term"
+
+	"github.com/turngate/turngate/config"
+)
+
+// newLog returns the log of the process: text on a terminal, JSON otherwise,
+// unless the format is fixed. The level can be changed while it is in use.
+func newLog(w io.Writer, c config.Log, level *slog.LevelVar) *slog.Logger {
+	level.Set(c.Level)
+	options := &slog.HandlerOptions{Level: level}
+	f, isFile := w.(*os.File)
+	text := c.Format == "text" || c.Format != "json" && isFile && term.IsTerminal(int(f.Fd()))
+	if text {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}

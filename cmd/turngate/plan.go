@@ -1,0 +1,172 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/turngate/turngate/config"
+	"github.com/turngate/turngate/internal/edge"
+	"github.com/turngate/turngate/internal/proxy"
+	"github.com/turngate/turngate/logger"
+	"github.com/turngate/turngate/signaling"
+	"github.com/turngate/turngate/turn"
+	"github.com/turngate/turngate/turn/peers"
+	"github.com/turngate/turngate/turn/relay"
+)
+
+// plan is a configuration made ready to run: in the words of each room, and
+// checked by each room. Making one touches nothing that runs.
+type plan struct {
+	cfg       *config.Config
+	addresses []turn.Address
+	certs     []edge.Pair
+	turn      turn.Options
+	signaling signaling.Options
+	logger    logger.Options
+}
+
+// newPlan translates a configuration and lets every room check its part.
+// credentials makes time-limited credentials, asked at run time; logs serves
+// the log reports of the one-parameter mode.
+func (a *app) newPlan(cfg *config.Config) (*plan, error) {
+	cfg = ownSecret(cfg, a.log)
+	p := &plan{cfg: cfg, addresses: relayAddresses(cfg.ExternalIP)}
+	var err error
+	if p.certs, err = certificates(cfg, p.addresses); err != nil {
+		return nil, err
+	}
+	if _, err := edge.CheckCertificates(p.certs); err != nil {
+		return nil, err
+	}
+	if p.turn, err = turnOptions(cfg, p.addresses, a.log); err != nil {
+		return nil, err
+	}
+	p.turn.Listeners = a.listening
+	dialers := make(dialers)
+	p.logger, err = loggerOptions(cfg, dialers, a.log)
+	if err != nil {
+		return nil, err
+	}
+	p.signaling, err = a.signalingOptions(cfg, dialers)
+	if err != nil {
+		return nil, err
+	}
+	// The rooms' own checks, on servers that serve nothing.
+	_, signalingErr := signaling.New(p.signaling)
+	_, loggerErr := logger.New(p.logger)
+	return p, errors.Join(signalingErr, loggerErr)
+}
+
+// certificates returns the files of the certificate, made here when none is
+// configured.
+func certificates(cfg *config.Config, addresses []turn.Address) ([]edge.Pair, error) {
+	if cfg.TLS.Cert != "" {
+		return []edge.Pair{{Cert: cfg.TLS.Cert, Key: cfg.TLS.Key}}, nil
+	}
+	names, addrs := selfSignedNames(cfg, addresses)
+	pair, _, err := edge.SelfSigned(cfg.StateDir, names, addrs)
+	return []edge.Pair{pair}, err
+}
+
+// selfSignedNames are what a self-signed certificate is for.
+func selfSignedNames(cfg *config.Config, addresses []turn.Address) (names []string, addrs []netip.Addr) {
+	names = []string{"localhost"}
+	if cfg.Domain != "" {
+		names = append(names, cfg.Domain)
+	}
+	addrs = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	for _, a := range addresses {
+		if a.External != addrs[0] {
+			addrs = append(addrs, a.External)
+		}
+	}
+	return names, addrs
+}
+
+func turnOptions(cfg *config.Config, addresses []turn.Address, log *slog.Logger) (turn.Options, error) {
+	t := cfg.TURN
+	o := turn.Options{
+		Realm:        t.Realm,
+		StrictExpiry: t.StrictExpiry,
+		Addresses:    addresses,
+		MinPort:      t.MinPort,
+		MaxPort:      t.MaxPort,
+		RelayToRelay: t.Peers.RelayToRelay,
+		Limits: turn.Limits{
+			Allocations:           t.Limits.Allocations,
+			AllocationsPerUser:    t.Limits.AllocationsPerUser,
+			AllocationsPerAddress: t.Limits.AllocationsPerAddress,
+			Permissions:           t.Limits.PermissionsPerAllocation,
+			Channels:              t.Limits.ChannelsPerAllocation,
+			FirstMessage:          time.Duration(t.Limits.FirstMessage),
+		},
+		Egress: relay.StreamLimits{Age: time.Duration(t.Egress.Queue), Bytes: int(t.Egress.Bytes)},
+		Log:    log,
+	}
+	for _, u := range t.User {
+		o.Users = append(o.Users, turn.User{Name: u.Name, Passwords: []string{u.Password.Reveal()}})
+	}
+	for _, s := range t.Secrets {
+		o.Secrets = append(o.Secrets, s.Reveal())
+	}
+	for _, p := range t.Peers.Ports {
+		o.PeerPorts = append(o.PeerPorts, peers.PortRange{Lo: p.Lo, Hi: p.Hi})
+	}
+	var err error
+	if o.Allow, err = peerRules("turn.peers.allow", t.Peers.Allow); err != nil {
+		return o, err
+	}
+	o.Deny, err = peerRules("turn.peers.deny", t.Peers.Deny)
+	return o, err
+}
+
+func peerRules(key string, in []config.PeerRule) ([]peers.Rule, error) {
+	var out []peers.Rule
+	for _, r := range in {
+		rule, err := peers.ParseRule(r.String())
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", key, err)
+		}
+		out = append(out, rule)
+	}
+	return out, nil
+}
+
+// dialers shares the dialers of routes that reach their upstreams alike, and
+// with them the addresses and TLS sessions that a dialer remembers.
+type dialers map[string]*proxy.Dialer
+
+func (d dialers) get(u config.Reach) (*proxy.Dialer, error) {
+	o := proxy.DialOptions{
+		Dial:    time.Duration(u.DialTimeout),
+		TLS:     time.Duration(u.TLSTimeout),
+		Resolve: make(map[string]string, len(u.Resolve)),
+		CAFile:  u.CA,
+	}
+	for name, addr := range u.Resolve {
+		o.Resolve[name] = addr.String()
+	}
+	key := fmt.Sprintf("%v %v %q %v", o.Dial, o.TLS, o.CAFile, o.Resolve) // maps print sorted
+	if have := d[key]; have != nil {
+		return have, nil
+	}
+	made, err := proxy.NewDialer(o)
+	d[key] = made
+	return made, err
+}
+
+// publicHost is what clients call us, with the port unless it is 443, or ""
+// when only the client knows.
+func publicHost(cfg *config.Config) string {
+	if cfg.Domain == "" || len(cfg.HTTPS.Listen) == 0 {
+		return ""
+	}
+	if port := cfg.HTTPS.Listen[0].Port; port != 443 && port != 0 {
+		return net.JoinHostPort(cfg.Domain, fmt.Sprint(port))
+	}
+	return cfg.Domain
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/turngate/turngate/config"
+	"github.com/turngate/turngate/internal/proxy"
+	"github.com/turngate/turngate/logger"
+	"github.com/turngate/turngate/signaling"
+)
+
+// signalingOptions translates the signaling routes and the TRTC modes. Both
+// rooms may share a path: then the WebSocket handshakes stay with signaling,
+// and everything else goes on to logger.
+func (a *app) signalingOptions(cfg *config.Config, d dialers) (signaling.Options, error) {
+	o := signaling.Options{Log: a.log}
+	logs := make(map[string]bool)
+	for _, r := range cfg.Logger {
+		logs[trimSlash(r.Path)] = true
+	}
+	for _, r := range cfg.Signaling {
+		route, err := signalingRoute(cfg, r, d)
+		if err != nil {
+			return o, err
+		}
+		if logs[trimSlash(r.Path)] {
+			route.Plain = lateLogger{a}
+		}
+		o.Routes = append(o.Routes, route)
+	}
+	if !cfg.UsesTRTC() || cfg.TRTC.Schedule == "" && cfg.TRTC.Unified == "" {
+		return o, nil
+	}
+	schedule, err := a.schedule(cfg, d)
+	o.Schedule = schedule
+	return o, err
+}
+
+func signalingRoute(cfg *config.Config, r config.Signaling, d dialers) (signaling.Route, error) {
+	dialer, err := d.get(r.Reach.Reach)
+	route := signaling.Route{
+		Path:             r.Path,
+		Upstreams:        texts(r.Upstream),
+		Dialer:           dialer,
+		Headers:          headers(cfg, r.XFF, r.KeepCookies, r.KeepUnderscores),
+		HandshakeTimeout: time.Duration(r.Reach.HandshakeTimeout),
+		IdleTimeout:      time.Duration(r.IdleTimeout),
+		MaxMessage:       int64(r.MaxMessage),
+		Origins:          r.Origins,
+		SDKAppIDs:        r.SDKAppIDs,
+	}
+	if r.MaxMessage == 0 {
+		route.MaxMessage = -1 // no limit
+	}
+	return route, err
+}
+
+func headers(cfg *config.Config, xff string, credentials, underscores bool) proxy.HeaderPolicy {
+	return proxy.HeaderPolicy{
+		Trust:           proxy.Trust(cfg.HTTPS.TrustedProxies),
+		XFF:             proxy.XFF(xff),
+		KeepCredentials: credentials,
+		KeepUnderscore:  underscores,
+		HideServer:      true,
+	}
+}
+
+func texts(list []*url.URL) []string {
+	var out []string
+	for _, u := range list {
+		out = append(out, u.String())
+	}
+	return out
+}
+
+// schedule translates the scheduler route and the one-parameter mode. They are
+// carried like the first signaling route of the preset.
+func (a *app) schedule(cfg *config.Config, d dialers) (*signaling.Schedule, error) {
+	like := config.Signaling{Reach: cfg.Upstream, MaxMessage: signaling.TRTCMaxMessage}
+	for _, r := range cfg.Signaling {
+		if r.Preset == config.PresetTRTC {
+			like = r
+			break
+		}
+	}
+	route, err := signalingRoute(cfg, like, d)
+	if err != nil {
+		return nil, err
+	}
+	route.Origins, route.SDKAppIDs = cfg.TRTC.Origins, cfg.TRTC.SDKAppIDs
+	s := &signaling.Schedule{
+		Path:          cfg.TRTC.Schedule,
+		Unified:       cfg.TRTC.Unified,
+		Upstreams:     texts(cfg.TRTC.ScheduleUpstream),
+		SignalDomains: cfg.TRTC.SignalDomains,
+		Route:         route,
+		PublicHost:    publicHost(cfg),
+		Policy:        cfg.TRTC.ICETransportPolicy,
+		Logs:          lateLogger{a},
+	}
+	for _, r := range cfg.Logger {
+		if r.Preset == config.PresetTRTC {
+			s.LoggerPath = r.Path
+			break
+		}
+	}
+	if cfg.TRTC.InjectTURN {
+		s.Credentials = func(user string) ([]signaling.ICEServer, error) { return iceServers(cfg, user, time.Now()) }
+	}
+	return s, nil
+}
+
+// iceServers are our TURN servers with a credential for a user of the
+// scheduler, good for turn.credential_ttl.
+func iceServers(cfg *config.Config, user string, now time.Time) ([]signaling.ICEServer, error) {
+	site, err := newSite(cfg, "")
+	if err != nil {
+		return nil, err
+	}
+	c, err := timeLimited(cfg, user, time.Duration(cfg.TURN.CredentialTTL), now)
+	return []signaling.ICEServer{{URLs: site.relays(), Username: c.username, Credential: c.password}}, err
+}
+
+// ownSecret adds the secret of this host to a configuration that has none, so
+// that time-limited credentials can be made all the same.
+func ownSecret(cfg *config.Config, log *slog.Logger) *config.Config {
+	if len(cfg.TURN.Secrets) > 0 {
+		return cfg
+	}
+	secret, err := kept(cfg.StateDir, "turn-secret")
+	if err != nil {
+		log.Warn("time-limited credentials end with this process", "err", err)
+		secret = config.NewPassword()
+	}
+	with := *cfg
+	with.TURN.Secrets = []config.Secret{config.NewSecret(secret)}
+	return &with
+}
+
+// loggerOptions translates the log routes, and one for the reports of the
+// one-parameter mode.
+func loggerOptions(cfg *config.Config, d dialers, log *slog.Logger) (logger.Options, error) {
+	o := logger.Options{Log: log}
+	unified := config.Logger{Reach: cfg.Upstream.Reach}
+	for i := len(cfg.Logger) - 1; i >= 0; i-- { // the first of the preset stays
+		if cfg.Logger[i].Preset == config.PresetTRTC {
+			unified = cfg.Logger[i]
+		}
+	}
+	routes := cfg.Logger
+	if cfg.UsesTRTC() && cfg.TRTC.Unified != "" {
+		unified.Path, unified.Preset = cfg.TRTC.Unified, config.PresetTRTC
+		unified.Origins, unified.SDKAppIDs = cfg.TRTC.Origins, cfg.TRTC.SDKAppIDs
+		routes = append(slices.Clone(routes), unified)
+	}
+	for _, r := range routes {
+		dialer, err := d.get(r.Reach)
+		if err != nil {
+			return o, err
+		}
+		o.Routes = append(o.Routes, logger.Route{
+			Path:       r.Path,
+			Upstreams:  texts(r.Upstream),
+			Dialer:     dialer,
+			Headers:    headers(cfg, r.XFF, r.KeepCookies, false),
+			MaxBody:    int64(r.MaxBody),
+			Wait:       time.Duration(r.Timeout),
+			Repeatable: r.Preset == config.PresetTRTC,
+			Origins:    r.Origins,
+			SDKAppIDs:  r.SDKAppIDs,
+		})
+	}
+	return o, nil
+}
+
+// lateLogger is the logger of the app, which the signaling room is made before.
+type lateLogger struct{ a *app }
+
+func (l lateLogger) ServeHTTP(w http.ResponseWriter, r *http.Request) { l.a.logger.ServeHTTP(w, r) }

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+// defaultConfig is the file that is used when none is named and it exists.
+const defaultConfig = "/etc/turngate/turngate.toml"
+
+// run is the whole program: it returns the exit code. 0 is success, 1 a
+// failure or findings, 2 a command line that makes no sense.
+func run(args []string, in io.Reader, out, err io.Writer) int {
+	io := streams{in, out, err}
+	root := newRootCommand(io)
+	root.SetArgs(args)
+	failed := root.Execute()
+	var exit exitError
+	switch {
+	case failed == nil:
+		return 0
+	case errors.As(failed, &exit):
+		return exit.code
+	}
+	fmt.Fprintln(err, "turngate:", failed)
+	var usage usageError
+	if errors.As(failed, &usage) {
+		return 2
+	}
+	return 1
+}
+
+// usageError is a command line that makes no sense.
+type usageError struct{ error }
+
+func newRootCommand(io streams) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "turngate",
+		Short:         "WebRTC out of a restrictive network: signaling and log proxy on 443, TURN on 3478 and 443",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q; see \"turngate help\"", args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetIn(io.in)
+	root.SetOut(io.out)
+	root.SetErr(io.err)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(
+		newServeCommand(io),
+		newConfigCommand(io),
+		newClientCommand(io),
+		newCredentialCommand(io),
+		newStatusCommand(io),
+		newSessionsCommand(io),
+		newKickCommand(io),
+		newReloadCommand(io),
+		newDrainCommand(io),
+		newVersionCommand(io),
+	)
+	return root
+}
+
+// configFile returns the file to use: the one named, or that of the
+// environment, or the default one if it exists, or "".
+func configFile(named string) string {
+	if named != "" {
+		return named
+	}
+	if env := os.Getenv("TURNGATE_CONFIG"); env != "" {
+		return env
+	}
+	if _, err := os.Stat(defaultConfig); err == nil {
+		return defaultConfig
+	}
+	return ""
+}

@@ -1,0 +1,226 @@
+// Package logger is the log-report reverse proxy of turngate, the target of TRTC's
+// loggerProxy. It is not a logging library.
+//
+// What a report path needs, and what a plain reverse proxy gets wrong:
+//
+//   - The SDK appends "/v5/..." to the configured URL, so "/logger//v5/..." must work
+//     without a redirect: browsers drop a report whose answer is one.
+//   - The SDK takes every readable answer for a delivery, also a 503. Errors of our own
+//     carry no Access-Control-Allow-Origin, and an upstream's 5xx loses it, so that the SDK
+//     keeps the report and sends it again. All other CORS fields are the upstream's.
+//   - The SDK waits for an answer without limit: the wait for the upstream is bounded here.
+//   - Cookies of the company's domain do not reach the vendor.
+//
+// Bodies up to 64 KiB, which is every report, are read first and can then be sent again on
+// another connection; larger ones are streamed.
+package logger
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/turngate/turngate/internal/proxy"
+)
+
+// Options configure a Server.
+type Options struct {
+	Routes []Route
+	Log    *slog.Logger // nil: slog.Default
+}
+
+// A Route binds a path to upstreams. The zero value of every limit means its default.
+type Route struct {
+	Path string // "/logger" or "/logger/": owns "/logger", "/logger/..." and nothing else
+
+	// Upstreams are base URLs in order of preference. Without them TRTC's own are used:
+	// apisgp.my-imcloud.com for an sdkappid below 1,400,000,000, otherwise yun.tim.qq.com;
+	// Mainland and International replace these two.
+	Upstreams     []string
+	Mainland      []string
+	International []string
+
+	Dialer  *proxy.Dialer      // nil: one with default options
+	Headers proxy.HeaderPolicy // the zero value drops Cookie and Authorization
+
+	MaxBody      int64         // bytes; 8 MiB
+	ReadTimeout  time.Duration // longest pause in a request's body; 10 s
+	Wait         time.Duration // for the upstream's answer, and longest pause within it; 10 s
+	WriteTimeout time.Duration // longest pause of a client that reads the answer; 30 s
+
+	// Repeatable says that a request may reach the upstream twice: one whose connection
+	// ended before the answer is then sent again. Log reports are repeatable.
+	Repeatable bool
+
+	Origins   []string // allowed Origin values, see [proxy.ParseOrigins]; empty: any
+	SDKAppIDs []uint64 // allowed sdkappid values of the query; empty: any
+}
+
+var (
+	defaultMainland      = []string{"https://yun.tim.qq.com"}
+	defaultInternational = []string{"https://apisgp.my-imcloud.com"}
+)
+
+// Server forwards log reports. It is an http.Handler for all its routes and holds idle
+// connections to upstreams until Close.
+type Server struct {
+	table   atomic.Pointer[table]
+	metrics *metrics
+	log     *slog.Logger
+}
+
+type table struct {
+	router proxy.Router[*route]
+	routes []*route
+}
+
+// New checks the options. It starts nothing and opens nothing.
+func New(opt Options) (*Server, error) {
+	s := &Server{log: opt.Log, metrics: newMetrics()}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	if err := s.Reconfigure(opt); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Reconfigure replaces the routes for new requests; those in progress end under the old
+// ones. With an error nothing has changed. Log is kept from New.
+func (s *Server) Reconfigure(opt Options) error {
+	t := &table{}
+	var errs []error
+	for i := range opt.Routes {
+		rt, err := newRoute(&opt.Routes[i])
+		if err == nil {
+			err = t.router.Add(opt.Routes[i].Path, rt)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("logger route %s: %w", opt.Routes[i].Path, err))
+			continue
+		}
+		t.routes = append(t.routes, rt)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if old := s.table.Swap(t); old != nil {
+		old.close()
+	}
+	return nil
+}
+
+// Close ends idle connections to upstreams. The HTTP server that calls ServeHTTP has to be
+// shut down first.
+func (s *Server) Close() error {
+	s.table.Load().close()
+	return nil
+}
+
+func (t *table) close() {
+	for _, rt := range t.routes {
+		rt.transport.Load().CloseIdleConnections()
+	}
+}
+
+// ServeHTTP serves a request on any of the routes, by its raw target.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path, query, err := proxy.SplitTarget(proxy.RawTarget(r))
+	if err != nil {
+		s.refuse(w, r, "", http.StatusBadRequest, "bad_target", "bad request target")
+		return
+	}
+	rt, rest, ok := s.table.Load().router.Match(path)
+	if !ok {
+		s.refuse(w, r, "", http.StatusNotFound, "not_found", "not found")
+		return
+	}
+	s.forward(rt, w, r, rest, query)
+}
+
+// route is a Route made ready.
+type route struct {
+	name          string
+	mainland      *proxy.Pool
+	international *proxy.Pool
+	dialer        *proxy.Dialer
+	transport     atomic.Pointer[http.Transport]
+	moves         sync.Map // upstream name to the address changes seen, uint64
+	headers       proxy.HeaderPolicy
+	origins       proxy.Origins
+	appIDs        proxy.AppIDs
+
+	maxBody      int64
+	readTimeout  time.Duration
+	wait         time.Duration
+	writeTimeout time.Duration
+	repeatable   bool
+}
+
+func newRoute(o *Route) (*route, error) {
+	rt := &route{
+		name: o.Path, dialer: o.Dialer, headers: o.Headers, appIDs: proxy.NewAppIDs(o.SDKAppIDs), repeatable: o.Repeatable,
+		maxBody: o.MaxBody, readTimeout: o.ReadTimeout, wait: o.Wait, writeTimeout: o.WriteTimeout,
+	}
+	if rt.maxBody == 0 {
+		rt.maxBody = 8 << 20
+	}
+	if rt.readTimeout == 0 {
+		rt.readTimeout = 10 * time.Second
+	}
+	if rt.wait == 0 {
+		rt.wait = 10 * time.Second
+	}
+	if rt.writeTimeout == 0 {
+		rt.writeTimeout = 30 * time.Second
+	}
+	if rt.maxBody < 0 || rt.readTimeout < 0 || rt.wait < 0 || rt.writeTimeout < 0 {
+		return nil, errors.New("a limit is negative")
+	}
+	mainland, international := o.Mainland, o.International
+	if mainland == nil {
+		mainland = defaultMainland
+	}
+	if international == nil {
+		international = defaultInternational
+	}
+	var err error
+	if rt.mainland, err = proxy.NewPool(mainland); err != nil {
+		return nil, err
+	}
+	if rt.international, err = proxy.NewPool(international); err != nil {
+		return nil, err
+	}
+	if o.Upstreams != nil { // one pool, so that both see the same health
+		if rt.mainland, err = proxy.NewPool(o.Upstreams); err != nil {
+			return nil, err
+		}
+		rt.international = rt.mainland
+	}
+	if rt.origins, err = proxy.ParseOrigins(o.Origins); err != nil {
+		return nil, err
+	}
+	if rt.dialer == nil {
+		if rt.dialer, err = proxy.NewDialer(proxy.DialOptions{}); err != nil {
+			return nil, err
+		}
+	}
+	rt.transport.Store(proxy.NewTransport(rt.dialer))
+	return rt, nil
+}
+
+// client returns the transport for an upstream. Kept connections would stay with an
+// address that DNS has left, so a move of the upstream begins a new pool of them.
+func (rt *route) client(u *proxy.Upstream) *http.Transport {
+	moves := rt.dialer.Refresh(u)
+	seen, _ := rt.moves.LoadOrStore(u.Name, moves)
+	if moves != seen && rt.moves.CompareAndSwap(u.Name, seen, moves) {
+		rt.transport.Swap(proxy.NewTransport(rt.dialer)).CloseIdleConnections()
+	}
+	return rt.transport.Load()
+}
