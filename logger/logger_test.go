@@ -207,7 +207,7 @@ func TestAnswers(t *testing.T) {
 			w.Header()["Access-Control-Allow-Origin"] = []string{"https://a.example", "*"}
 		}, 200, "https://a.example"},
 		{"a redirect is passed, not followed", func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "http://127.0.0.1:1/", 302)
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
 		}, 302, ""},
 		{"a 101 is no answer here", func(w http.ResponseWriter, _ *http.Request) {
 			c, _, _ := http.NewResponseController(w).Hijack()

@@ -3,6 +3,7 @@ package signaling
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -277,4 +279,8 @@ func (h *harness) vacant(t testing.TB) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("sessions do not end")
 	}
+}
+
+func noDNS(context.Context, string) ([]netip.Addr, error) {
+	return nil, &net.DNSError{Err: "a test asks no DNS"}
 }
