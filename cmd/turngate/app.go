@@ -49,6 +49,7 @@ type app struct {
 	reloadMu sync.Mutex // one reload at a time; guards the fields below
 	doors    map[string]*door
 	sockets  map[string][]*relay.Listener // UDP, by configured address
+	metrics  map[string]*metricsListener  // at most one
 
 	stopped  chan struct{} // closed by stop
 	stopOnce sync.Once
@@ -76,6 +77,7 @@ func newApp(cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (*app, e
 		edgeMetrics: edge.NewMetrics(),
 		doors:       make(map[string]*door),
 		sockets:     make(map[string][]*relay.Listener),
+		metrics:     make(map[string]*metricsListener),
 	}
 	p, err := a.newPlan(cfg)
 	if err != nil {
@@ -122,9 +124,13 @@ func (a *app) open(p *plan) error {
 type opened struct {
 	doors   map[string]*door
 	sockets map[string][]*relay.Listener
+	metrics map[string]*metricsListener
 }
 
 func (o *opened) close() {
+	for _, m := range o.metrics {
+		m.Close()
+	}
 	for _, d := range o.doors {
 		d.Close()
 	}
@@ -137,7 +143,7 @@ func (o *opened) close() {
 
 // openSockets opens what is new in a plan, all or nothing.
 func (a *app) openSockets(p *plan) (*opened, error) {
-	next := &opened{make(map[string]*door), make(map[string][]*relay.Listener)}
+	next := &opened{make(map[string]*door), make(map[string][]*relay.Listener), make(map[string]*metricsListener)}
 	var errs []error
 	for addr, https := range p.tcp() {
 		if d := a.doors[addr]; d != nil && d.https == https {
@@ -160,6 +166,14 @@ func (a *app) openSockets(p *plan) (*opened, error) {
 			continue
 		}
 		next.sockets[addr.String()] = all
+	}
+	if addr := p.cfg.Admin.Metrics.String(); addr != "" && a.metrics[addr] == nil {
+		m, err := listenMetrics(addr, a.registry)
+		if err != nil {
+			errs = append(errs, explainListen("tcp", addr, err))
+		} else {
+			next.metrics[addr] = m
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		next.close()
@@ -224,6 +238,7 @@ func (a *app) swap(p *plan, next *opened) {
 	a.handler.Store(&h)
 	a.swapDoors(p, next.doors)
 	a.swapSockets(p, next.sockets)
+	a.swapMetrics(p, next.metrics)
 	a.plan.Store(p)
 }
 
@@ -273,6 +288,27 @@ func (a *app) swapSockets(p *plan, next map[string][]*relay.Listener) {
 				a.log.Error("listener not served", "listen", addr, "err", err)
 			}
 		}
+	}
+}
+
+func (a *app) swapMetrics(p *plan, next map[string]*metricsListener) {
+	for addr, m := range a.metrics {
+		if addr != p.cfg.Admin.Metrics.String() {
+			m.server.Close()
+			m.Close()
+			delete(a.metrics, addr)
+		}
+	}
+	for addr, m := range next {
+		a.metrics[addr] = m
+		a.serveMetrics(m)
+	}
+}
+
+// serveMetrics serves a metrics listener once the app runs.
+func (a *app) serveMetrics(m *metricsListener) {
+	if a.ctx != nil {
+		a.wg.Go(func() { _ = m.server.Serve(m) })
 	}
 }
 
@@ -354,6 +390,9 @@ func (a *app) serve(ctx context.Context, now <-chan struct{}) error {
 	for _, d := range a.doors {
 		a.serveDoor(d)
 	}
+	for _, m := range a.metrics {
+		a.serveMetrics(m)
+	}
 	a.reloadMu.Unlock()
 
 	var rooms sync.WaitGroup
@@ -369,7 +408,7 @@ func (a *app) serve(ctx context.Context, now <-chan struct{}) error {
 			a.log.Error("admin socket ended", "err", err)
 		}
 	})
-	rooms.Go(func() { _ = admin.Watchdog(run, func() error { return nil }, a.log) })
+	rooms.Go(func() { _ = admin.Watchdog(run, a.alive, a.log) })
 	notify(admin.NotifyReady("serving"), a.log)
 
 	ctx, cancel := a.untilStopped(ctx)
@@ -378,9 +417,28 @@ func (a *app) serve(ctx context.Context, now <-chan struct{}) error {
 	a.drain(now)
 	stop()
 	a.http.Close()
+	a.closeMetrics()
 	a.wg.Wait()
 	rooms.Wait()
 	a.log.Info("stopped")
+	return nil
+}
+
+func (a *app) closeMetrics() {
+	a.reloadMu.Lock()
+	defer a.reloadMu.Unlock()
+	for _, m := range a.metrics {
+		m.server.Close()
+		m.Close()
+	}
+}
+
+// alive asks the rooms something that needs their locks: a deadlock hangs
+// here, and systemd's watchdog notices.
+func (a *app) alive() error {
+	a.turn.Allocations()
+	a.turn.FreePorts()
+	a.signaling.Count()
 	return nil
 }
 

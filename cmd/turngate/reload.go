@@ -31,6 +31,9 @@ type Reload struct {
 func (a *app) reload() (Reload, error) {
 	a.reloadMu.Lock()
 	defer a.reloadMu.Unlock()
+	if a.draining.Load() {
+		return Reload{}, errors.New("turngate is stopping")
+	}
 	notify(admin.NotifyReloading(), a.log)
 	result, err := a.reloadLocked()
 	status := "serving"

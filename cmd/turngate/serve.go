@@ -114,6 +114,7 @@ func (a *app) close() {
 	for _, d := range a.doors {
 		d.Close()
 	}
+	a.closeMetrics()
 	a.turn.Close()
 	a.signaling.Close()
 }
