@@ -727,6 +727,7 @@ func TestARangeOfAHundredPortsServesAHundred(t *testing.T) {
 		}
 		must(t, errOnly(c.Refresh(within(t), 0)))
 	}
+	waitFor(t, s, 0)
 	if got := s.FreePorts(); got != 100 {
 		t.Errorf("after EVEN-PORT cycles %d ports are free, want 100", got)
 	}

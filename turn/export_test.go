@@ -97,6 +97,7 @@ func TestAllocationsMoveToAnotherServer(t *testing.T) {
 			t.Fatalf("client %d: %v", c.id, err)
 		}
 	}
+	waitFor(t, fresh, 0) // the answer comes first
 	if got := fresh.FreePorts(); got != 1000 {
 		t.Errorf("free ports at the end: got %d, want 1000", got)
 	}

@@ -107,6 +107,7 @@ func TestCloseFreesReservedPorts(t *testing.T) {
 	c := site{server: s, network: "udp", addr: addr}.dial(t)
 	a, err := c.Allocate(within(t), tc.EvenPort(true))
 	must(t, err)
+	must(t, c.Close())
 	must(t, s.Close())
 	for _, port := range []uint16{a.Relayed[0].Port(), a.Relayed[0].Port() + 1} {
 		l, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(loopback, port)))

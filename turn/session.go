@@ -64,6 +64,7 @@ func (ses *session) ended() {
 	ses.reason.CompareAndSwap(nil, &expired)
 	s := ses.s
 	s.relays.delete(ses.relay)
+	s.ports.Return(ses.local.Port()) // before anybody can see that the allocation is gone
 	s.mu.Lock()
 	if s.sessions[ses.tuple] == ses {
 		delete(s.sessions, ses.tuple)
@@ -78,7 +79,6 @@ func (ses *session) ended() {
 	if ses.tuple.transport == UDP {
 		s.table.Delete(relay.Path{Client: ses.tuple.client, Server: ses.tuple.server}, ses.relay)
 	}
-	s.ports.Return(ses.local.Port())
 
 	st := ses.relay.Stats()
 	ses.log.LogAttrs(context.Background(), slog.LevelInfo, "allocation closed",
