@@ -77,6 +77,7 @@ func TestAReturnedPortRestsWhileOthersAreFree(t *testing.T) {
 		a := allocator(t, Options{Min: 20000, Max: 20009, Rest: 30 * time.Second})
 		first, _ := a.Take()
 		a.Return(first)
+		time.Sleep(time.Second) // of the bubble's clock
 		var got []uint16
 		for range 9 {
 			p, _ := a.Take()
