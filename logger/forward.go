@@ -151,7 +151,7 @@ func (s *Server) askOne(ctx context.Context, rt *route, u *proxy.Upstream, r *ht
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 		req.Body, _ = req.GetBody()
 	}
-	resp, err := rt.client(u).RoundTrip(req)
+	resp, err := rt.client.RoundTrip(u, req)
 	if err != nil {
 		cause := proxy.Classify(err)
 		if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {

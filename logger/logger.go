@@ -20,7 +20,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -124,7 +123,7 @@ func (s *Server) Close() error {
 
 func (t *table) close() {
 	for _, rt := range t.routes {
-		rt.transport.Load().CloseIdleConnections()
+		rt.client.CloseIdle()
 	}
 }
 
@@ -148,9 +147,7 @@ type route struct {
 	name          string
 	mainland      *proxy.Pool
 	international *proxy.Pool
-	dialer        *proxy.Dialer
-	transport     atomic.Pointer[http.Transport]
-	moves         sync.Map // upstream name to the address changes seen, uint64
+	client        *proxy.Client
 	headers       proxy.HeaderPolicy
 	origins       proxy.Origins
 	appIDs        proxy.AppIDs
@@ -164,7 +161,7 @@ type route struct {
 
 func newRoute(o *Route) (*route, error) {
 	rt := &route{
-		name: o.Path, dialer: o.Dialer, headers: o.Headers, appIDs: proxy.NewAppIDs(o.SDKAppIDs), repeatable: o.Repeatable,
+		name: o.Path, headers: o.Headers, appIDs: proxy.NewAppIDs(o.SDKAppIDs), repeatable: o.Repeatable,
 		maxBody: o.MaxBody, readTimeout: o.ReadTimeout, wait: o.Wait, writeTimeout: o.WriteTimeout,
 	}
 	if rt.maxBody == 0 {
@@ -205,22 +202,12 @@ func newRoute(o *Route) (*route, error) {
 	if rt.origins, err = proxy.ParseOrigins(o.Origins); err != nil {
 		return nil, err
 	}
-	if rt.dialer == nil {
-		if rt.dialer, err = proxy.NewDialer(proxy.DialOptions{}); err != nil {
+	dialer := o.Dialer
+	if dialer == nil {
+		if dialer, err = proxy.NewDialer(proxy.DialOptions{}); err != nil {
 			return nil, err
 		}
 	}
-	rt.transport.Store(proxy.NewTransport(rt.dialer))
+	rt.client = proxy.NewClient(dialer)
 	return rt, nil
-}
-
-// client returns the transport for an upstream. Kept connections would stay with an
-// address that DNS has left, so a move of the upstream begins a new pool of them.
-func (rt *route) client(u *proxy.Upstream) *http.Transport {
-	moves := rt.dialer.Refresh(u)
-	seen, _ := rt.moves.LoadOrStore(u.Name, moves)
-	if moves != seen && rt.moves.CompareAndSwap(u.Name, seen, moves) {
-		rt.transport.Swap(proxy.NewTransport(rt.dialer)).CloseIdleConnections()
-	}
-	return rt.transport.Load()
 }

@@ -177,7 +177,11 @@ func (a *answer) extended() bool { return len(a.header["Sec-Websocket-Extensions
 // forward returns the head to send to the client: byte for byte as received, except
 // for the lines that the policy hides.
 func (a *answer) forward(p *proxy.HeaderPolicy) []byte {
-	if !p.HideServer {
+	hides := false
+	for name := range a.header {
+		hides = hides || p.Hides(name)
+	}
+	if !hides {
 		return a.raw
 	}
 	out := make([]byte, 0, len(a.raw))

@@ -69,9 +69,9 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, route string, st
 	}
 	switch status {
 	case http.StatusUpgradeRequired:
-		h.Set("Upgrade", "websocket")
 		h.Set("Sec-WebSocket-Version", "13")
-		if r.ProtoMajor == 1 {
+		if r.ProtoMajor == 1 { // h2 has no such fields
+			h.Set("Upgrade", "websocket")
 			h["Connection"] = []string{"close", "Upgrade"} // net/http looks at the first only
 		}
 	case http.StatusMethodNotAllowed:

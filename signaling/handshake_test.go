@@ -18,7 +18,9 @@ func TestHandshakeReachesTheUpstreamByteForByte(t *testing.T) {
 		"Sec-WebSocket-Protocol: 2.0\r\nConnection: keep-alive, upgrade\r\nSec-WebSocket-Accept: " + testnet.AcceptKey(testKey) +
 		"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
 	b, heads := newBackend(t, answer)
-	h := serve(t, Options{Routes: []Route{b.route("/ws/")}})
+	rt := b.route("/ws/")
+	rt.Headers.KeepCredentials = true
+	h := serve(t, Options{Routes: []Route{rt}})
 	const query = "?sdkAppId=1400000001&userId=%E4%BD%A0&userSig=eJw*_-.~%2A&&keepAlive=0"
 	for _, tt := range []struct{ target, want string }{
 		{"/ws/" + query, "/" + query},
@@ -28,7 +30,7 @@ func TestHandshakeReachesTheUpstreamByteForByte(t *testing.T) {
 	} {
 		w := h.dial(t)
 		w.send(request(tt.target, "Origin: https://app.example.com\r\nSec-WebSocket-Protocol: 2.0, other\r\n"+
-			"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\nCookie: sso=1\r\nAuthorization: Bearer x\r\nX-Forwarded-For: 6.6.6.6\r\nX_Y: 1\r\n"))
+			"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\nX-Forwarded-For: 6.6.6.6\r\nX_Y: 1\r\n"))
 		if got := w.head(); got != answer {
 			t.Errorf("%s: client got %q, want the upstream's answer byte for byte", tt.target, got)
 		}
@@ -42,6 +44,23 @@ func TestHandshakeReachesTheUpstreamByteForByte(t *testing.T) {
 	}
 	if logs := h.logs.String(); strings.Contains(logs, "eJw") || !strings.Contains(logs, "sdkAppId=1400000001") {
 		t.Errorf("log shows the query or not the application:\n%s", logs)
+	}
+}
+
+func TestHandshakeKeepsCredentialsHome(t *testing.T) {
+	fields := "Server: x/1\r\nset-cookie: a=1\r\nStrict-Transport-Security: max-age=1\r\n"
+	answer := strings.Replace(switching(testKey), "Connection", fields+"Connection", 1)
+	b, heads := newBackend(t, answer)
+	rt := b.route("/ws/")
+	rt.Headers.HideServer = true
+	h := serve(t, Options{Routes: []Route{rt}})
+	w := h.dial(t)
+	w.send(request("/ws/", "Cookie: sso=1\r\nAuthorization: Bearer x\r\n"))
+	if got := w.head(); got != switching(testKey) {
+		t.Errorf("client got %q, want %q", got, switching(testKey))
+	}
+	if head := <-heads; strings.Contains(head, "sso") || strings.Contains(head, "Bearer") {
+		t.Errorf("upstream got %q", head)
 	}
 }
 

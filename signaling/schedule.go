@@ -90,7 +90,7 @@ type scheduler struct {
 	mainland      *proxy.Pool
 	international *proxy.Pool
 	domains       proxy.HostList
-	transport     *http.Transport
+	client        *proxy.Client
 	opt           *Schedule
 }
 
@@ -140,7 +140,8 @@ func addSchedule(t *table, o *Schedule) error {
 		if err != nil {
 			return fmt.Errorf("schedule %s: %w", path, err)
 		}
-		h.transport = proxy.NewTransport(h.rt.dialer)
+		h.client = proxy.NewClient(h.rt.dialer)
+		t.clients = append(t.clients, h.client)
 	}
 	return nil
 }
@@ -360,7 +361,7 @@ func (h *scheduler) askOne(r *http.Request, u *proxy.Upstream, target string, he
 		req.Body = io.NopCloser(bytes.NewReader(body))
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	}
-	resp, err := h.transport.RoundTrip(req)
+	resp, err := h.client.RoundTrip(u, req)
 	if err != nil {
 		return nil, nil, upstreamError(u, "request", err)
 	}

@@ -94,6 +94,14 @@ type Server struct {
 type table struct {
 	router proxy.Router[handler]
 	admit  func(client netip.Addr) (done func(), ok bool)
+
+	clients []*proxy.Client // of the scheduler
+}
+
+func (t *table) close() {
+	for _, c := range t.clients {
+		c.CloseIdle()
+	}
 }
 
 // handler serves what is below one route.
@@ -137,7 +145,9 @@ func (s *Server) Reconfigure(opt Options) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	s.table.Store(t)
+	if old := s.table.Swap(t); old != nil {
+		old.close()
+	}
 	return nil
 }
 
@@ -276,6 +286,7 @@ func (s *Server) Close() error {
 		ses.setReason("shutdown")
 		ses.abort()
 	}
+	s.table.Load().close()
 	s.wg.Wait()
 	return nil
 }

@@ -161,14 +161,20 @@ func TestHeaderPolicyIdentify(t *testing.T) {
 
 func TestHeaderPolicyResponse(t *testing.T) {
 	dst := http.Header{}
-	p := HeaderPolicy{HideServer: true}
+	p := HeaderPolicy{HideServer: true, KeepCredentials: true}
 	p.Response(dst, http.Header{
 		"Connection": {"close, X-Hop"}, "X-Hop": {"1"}, "Server": {"x/1.2"}, "X-Powered-By": {"y"}, "Keep-Alive": {"5"},
 		"Access-Control-Allow-Origin": {"https://a.example", "*"}, "Set-Cookie": {"a=1", "b=2"},
+		"Strict-Transport-Security": {"max-age=1; includeSubDomains"}, "Alt-Svc": {`h3=":443"`},
 	})
 	want := http.Header{"Access-Control-Allow-Origin": {"https://a.example"}, "Set-Cookie": {"a=1", "b=2"}}
 	if diff := cmp.Diff(want, dst); diff != "" {
 		t.Errorf("header towards the client (-want +got):\n%s", diff)
+	}
+	strict := http.Header{}
+	(&HeaderPolicy{}).Response(strict, dst)
+	if _, there := strict["Set-Cookie"]; there {
+		t.Error("a policy that drops cookies lets the upstream set them")
 	}
 	DropCORS(dst)
 	if dst.Get("Access-Control-Allow-Origin") != "" || len(dst["Set-Cookie"]) != 2 {

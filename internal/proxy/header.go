@@ -23,7 +23,7 @@ type HeaderPolicy struct {
 	Trust Trust // peers whose forwarding headers are believed
 	XFF   XFF
 
-	KeepCredentials bool // pass Cookie and Authorization
+	KeepCredentials bool // pass Cookie, Authorization and Set-Cookie
 	KeepUnderscore  bool // pass names with '_'
 	Identify        bool // also send X-Real-IP, X-Request-ID, X-Forwarded-Proto and X-Forwarded-Host
 
@@ -103,8 +103,7 @@ func (p *HeaderPolicy) identify(r *http.Request, trusted bool, out http.Header) 
 }
 
 // Response copies the header of an upstream's answer into dst, without the
-// fields of one hop and, if the policy says so, without those that name the upstream's
-// software. Of Access-Control-Allow-Origin exactly one value is left: with two of them
+// fields of one hop and those that the policy [HeaderPolicy.Hides]. Of Access-Control-Allow-Origin exactly one value is left: with two of them
 // a browser accepts neither.
 func (p *HeaderPolicy) Response(dst, src http.Header) {
 	named := connectionNames(src)
@@ -124,9 +123,12 @@ func (p *HeaderPolicy) Response(dst, src http.Header) {
 	}
 }
 
-// Hides reports whether the policy keeps a field of the upstream's from the client
-// because it names software.
-func (p *HeaderPolicy) Hides(name string) bool { return p.HideServer && hiding[name] }
+// Hides reports whether the policy keeps a field of the upstream's answer from the
+// client: one that speaks for our host, one that names software, or a cookie that
+// would not be sent back anyway but would go to every other server of our domain.
+func (p *HeaderPolicy) Hides(name string) bool {
+	return siteWide[name] || p.HideServer && hiding[name] || !p.KeepCredentials && name == "Set-Cookie"
+}
 
 // DropCORS removes what would let a page read the answer. The TRTC SDK takes any
 // readable answer to a log report for a delivery, also a 503, and keeps the report
@@ -173,6 +175,11 @@ var origins = set("Forwarded", "X-Forwarded", "X-Real-Ip", "X-Request-Id", "X-Cl
 	"Cf-Connecting-Ip", "Cf-Connecting-Ipv6", "Cf-Pseudo-Ipv4", "Fastly-Client-Ip", "Fly-Client-Ip", "Via")
 
 var hiding = set("Server", "X-Powered-By", "X-Aspnet-Version", "X-Aspnetmvc-Version", "Via")
+
+// siteWide are answers about the host as a whole: an upstream speaks for its own, a
+// browser would take it for ours.
+var siteWide = set("Strict-Transport-Security", "Public-Key-Pins", "Public-Key-Pins-Report-Only", "Expect-Ct",
+	"Alt-Svc", "Nel", "Report-To", "Reporting-Endpoints", "Clear-Site-Data", "Service-Worker-Allowed")
 
 func set(names ...string) map[string]bool {
 	m := make(map[string]bool, len(names))

@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -39,6 +41,35 @@ func NewTransport(d *Dialer) *http.Transport {
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
 	}
 }
+
+// A Client sends requests to upstreams over kept connections. When DNS moves an
+// upstream to other addresses, its kept connections would stay where it was: the
+// client then begins a new pool of them. It may be used from many goroutines.
+type Client struct {
+	dialer    *Dialer
+	transport atomic.Pointer[http.Transport]
+	moves     sync.Map // name of an upstream to the moves seen, uint64
+}
+
+// NewClient returns a client that dials through d.
+func NewClient(d *Dialer) *Client {
+	c := &Client{dialer: d}
+	c.transport.Store(NewTransport(d))
+	return c
+}
+
+// RoundTrip sends a request to u; its URL must come from [Upstream.URL].
+func (c *Client) RoundTrip(u *Upstream, req *http.Request) (*http.Response, error) {
+	moves := c.dialer.Refresh(u)
+	seen, _ := c.moves.LoadOrStore(u.Name, moves)
+	if moves != seen && c.moves.CompareAndSwap(u.Name, seen, moves) {
+		c.transport.Swap(NewTransport(c.dialer)).CloseIdleConnections()
+	}
+	return c.transport.Load().RoundTrip(req)
+}
+
+// CloseIdle closes the connections that carry no request.
+func (c *Client) CloseIdle() { c.transport.Load().CloseIdleConnections() }
 
 // URL returns the URL to give to a transport of [NewTransport] for a target made by
 // [Upstream.Target]. The target goes on the wire byte for byte.
