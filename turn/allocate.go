@@ -74,9 +74,14 @@ func (s *Server) handleAllocate(r *request) {
 		b.Add(wire.ReservationToken, token)
 	}
 	b.AddAddress(wire.XORMappedAddress, r.tuple.client)
+	ses.remember(r.msg.ID, s.finish(r, b, 0))
+}
+
+// remember keeps the answer of the Allocate for its retransmissions.
+func (ses *session) remember(id wire.TransactionID, answer []byte) {
 	ses.mu.Lock()
-	ses.request, ses.answer = r.msg.ID, s.finish(r, b, 0)
-	ses.mu.Unlock()
+	defer ses.mu.Unlock()
+	ses.request, ses.answer = id, answer
 }
 
 func (ses *session) retransmission(r *request) []byte {
@@ -236,15 +241,15 @@ func (s *Server) newSession(tuple fiveTuple, from client, conn *net.UDPConn, add
 		created: time.Now(),
 		expires: time.Now().Add(lifetime),
 	}
-	id := wire.NewTransactionID()
+	ids := newTransactionIDs()
 	ses.relay = relay.New(relay.Options{
 		Conn:   conn,
 		Egress: from.egress(),
 		Clock:  s.clock,
 		Indicate: func(dst []byte, peer netip.AddrPort, p []byte) []byte {
-			return wire.AppendDataIndication(dst, id, peer, p)
+			return wire.AppendDataIndication(dst, ids.next(), peer, p)
 		},
-		Local:   s.relays.deliver,
+		Local:   s.deliver,
 		Relayed: netip.AddrPortFrom(addr.External, local.Port()),
 	})
 	return ses

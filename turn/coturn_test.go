@@ -17,6 +17,7 @@ import (
 	"github.com/turngate/turngate/internal/testnet"
 	"github.com/turngate/turngate/turn"
 	"github.com/turngate/turngate/turn/peers"
+	"github.com/turngate/turngate/turn/relay"
 )
 
 var loopback = netip.MustParseAddr("127.0.0.1")
@@ -150,8 +151,13 @@ func tail(p []byte) string {
 }
 
 func TestCoturnClientLosesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short: takes most of a minute")
+	}
 	testnet.Need(t, "coturn")
-	s, plain := start(t, nil)
+	// Nothing may be lost, so nothing may become too old either while the
+	// machine is busy with other tests.
+	s, plain := start(t, func(o *turn.Options) { o.Egress = relay.StreamLimits{Age: time.Minute, Bytes: 8 << 20} })
 	cert, pemFiles := testCertificate(t)
 	secure := serveStreams(t, s, netip.AddrPortFrom(loopback, 0), &tls.Config{Certificates: []tls.Certificate{cert}})
 	peer := startPeer(t)

@@ -40,13 +40,27 @@ func (t *relays) get(a netip.AddrPort) *relay.Relay {
 	return t.byAddr[a]
 }
 
-// deliver hands a payload to the relay at to. It reports false when there is
-// none.
-func (t *relays) deliver(to, from netip.AddrPort, p []byte) bool {
-	r := t.get(to)
-	if r == nil {
+// deliver hands a datagram to the relay at to. It reports false when the
+// datagram has to go out, and true for one that went to a relay or must not
+// leave: a relayed address that is no relay any more may be any program's.
+func (s *Server) deliver(to, from netip.AddrPort, p []byte) bool {
+	set := s.settings.Load()
+	if !set.isExternal(to.Addr()) {
 		return false
 	}
-	r.Deliver(from, p)
-	return true
+	if r := s.relays.get(to); r != nil {
+		r.Deliver(from, p)
+		return true
+	}
+	return !set.policy.Check(to).Allowed()
+}
+
+// isExternal reports whether the address is one of our relayed addresses.
+func (set *settings) isExternal(a netip.Addr) bool {
+	for i := range set.Addresses {
+		if set.Addresses[i].External == a {
+			return true
+		}
+	}
+	return false
 }

@@ -2,6 +2,7 @@ package turn
 
 import (
 	"net/netip"
+	"runtime/debug"
 	"time"
 
 	"github.com/turngate/turngate/turn/relay"
@@ -55,7 +56,11 @@ type request struct {
 
 // handle processes one STUN message. It reports whether p was one: what is not
 // STUN is dropped on UDP and ends a stream.
+//
+// A panic ends the message and nothing else: it is counted and logged, and
+// everybody's calls go on.
 func (s *Server) handle(tuple fiveTuple, from client, p []byte) bool {
+	defer s.contain("message")
 	var msg wire.Message
 	if err := msg.Parse(p); err != nil {
 		s.metrics.dropped.WithLabelValues("malformed").Inc()
@@ -89,6 +94,13 @@ func (s *Server) handle(tuple fiveTuple, from client, p []byte) bool {
 		s.metrics.dropped.WithLabelValues("response").Inc()
 	}
 	return true
+}
+
+func (s *Server) contain(what string) {
+	if p := recover(); p != nil {
+		s.metrics.dropped.WithLabelValues("panic").Inc()
+		s.settings.Load().Log.Error("panic contained", "in", what, "panic", p, "stack", string(debug.Stack()))
+	}
 }
 
 func (s *Server) handleRequest(r *request) {

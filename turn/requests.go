@@ -111,7 +111,7 @@ func (s *Server) handleCreatePermission(r *request) {
 	}
 	ses.mu.Lock()
 	defer ses.mu.Unlock()
-	if permits, _ := ses.relay.Counts(); permits+len(wanted) > r.set.Limits.Permissions && !ses.relay.HasPermits(wanted) {
+	if !ses.roomFor(r, wanted...) {
 		s.refuse(r, 508)
 		return
 	}
@@ -124,6 +124,18 @@ func (s *Server) handleCreatePermission(r *request) {
 		ses.relay.Permit(peer, until)
 	}
 	s.verdict(r, nil)
+}
+
+// roomFor reports whether the peers that have no permission yet fit the limit.
+func (ses *session) roomFor(r *request, peers ...netip.Addr) bool {
+	missing := make(map[netip.Addr]bool)
+	for _, p := range peers {
+		if !ses.relay.HasPermit(p) {
+			missing[p] = true
+		}
+	}
+	permits, _ := ses.relay.Counts()
+	return len(missing) == 0 || permits+len(missing) <= r.set.Limits.Permissions
 }
 
 // handleChannelBind is RFC 8656 section 12.2.
@@ -156,9 +168,8 @@ func (s *Server) handleChannelBind(r *request) {
 		s.refuse(r, 400)
 		return
 	}
-	permits, channels := ses.relay.Counts()
-	if !ses.relay.HasChannel(channel) && channels >= r.set.Limits.Channels ||
-		permits >= r.set.Limits.Permissions && !ses.relay.HasPermits([]netip.Addr{peer.Addr()}) {
+	_, channels := ses.relay.Counts()
+	if !ses.relay.HasChannel(channel) && channels >= r.set.Limits.Channels || !ses.roomFor(r, peer.Addr()) {
 		s.refuse(r, 508)
 		return
 	}

@@ -3,6 +3,7 @@ package turn
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"log/slog"
 	"net/netip"
@@ -166,4 +167,21 @@ func (s *Server) Kick(match func(Session) bool) int {
 		}
 	}
 	return n
+}
+
+// transactionIDs makes the transaction ids of Data indications: a random
+// beginning and a counter, which differ as RFC 8489 section 5 wants and cost
+// nothing per packet.
+type transactionIDs struct {
+	base  wire.TransactionID
+	count atomic.Uint64
+}
+
+func newTransactionIDs() *transactionIDs { return &transactionIDs{base: wire.NewTransactionID()} }
+
+func (t *transactionIDs) next() wire.TransactionID {
+	id := t.base
+	n := t.count.Add(1) + binary.BigEndian.Uint64(id[4:])
+	binary.BigEndian.PutUint64(id[4:], n)
+	return id
 }

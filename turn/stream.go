@@ -25,6 +25,7 @@ type stream struct {
 	tuple  fiveTuple
 	limits Limits
 	out    *relay.Stream
+	framer *wire.Framer
 
 	partial time.Time // since when a frame is unfinished
 	heard   bool      // a whole message has come
@@ -75,14 +76,14 @@ func (s *Server) addStream(st *stream) bool {
 
 // serve reads frames until the stream ends and says why it did.
 func (st *stream) serve() (reason string) {
-	framer := wire.NewFramer(st)
+	st.framer = wire.NewFramer(st)
 	for {
 		ses := st.session.Load()
-		if framer.Limit = unprovenFrame; ses != nil {
-			framer.Limit = 0
+		if st.framer.Limit = unprovenFrame; ses != nil {
+			st.framer.Limit = 0
 		}
 		st.partial = time.Time{}
-		frame, err := framer.Next()
+		frame, err := st.framer.Next()
 		if err != nil {
 			return st.why(err)
 		}
@@ -120,8 +121,24 @@ func isTimeout(err error) bool {
 // Read reads with the deadline of the phase that the stream is in. The framer
 // calls it.
 func (st *stream) Read(p []byte) (int, error) {
+	if st.partial.IsZero() && st.framer.Partial() {
+		st.partial = time.Now()
+	}
+	for {
+		ses := st.session.Load()
+		if err := st.conn.SetReadDeadline(st.deadline(ses)); err != nil {
+			return 0, err
+		}
+		if st.session.Load() == ses { // else closed set one, which was overwritten
+			return st.conn.Read(p)
+		}
+	}
+}
+
+// deadline returns when the next bytes must have come; zero is never.
+func (st *stream) deadline(ses *session) time.Time {
 	var deadline time.Time
-	if st.session.Load() == nil {
+	if ses == nil {
 		since := time.Unix(0, st.unproven.Load())
 		deadline = since.Add(st.limits.Unproven)
 		if first := since.Add(st.limits.FirstMessage); !st.heard && first.Before(deadline) {
@@ -133,14 +150,7 @@ func (st *stream) Read(p []byte) (int, error) {
 			deadline = unfinished
 		}
 	}
-	if err := st.conn.SetReadDeadline(deadline); err != nil {
-		return 0, err
-	}
-	n, err := st.conn.Read(p)
-	if n > 0 && st.partial.IsZero() {
-		st.partial = time.Now()
-	}
-	return n, err
+	return deadline
 }
 
 func (st *stream) answer(p []byte) { st.out.Answer(p) }

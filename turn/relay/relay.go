@@ -43,7 +43,8 @@ type Options struct {
 	Indicate func(dst []byte, peer netip.AddrPort, payload []byte) []byte
 	// Local delivers to a relay of this very server, without the way through
 	// the kernel: it works behind a NAT that knows no hairpin. It reports
-	// false when peer is no relay of ours. May be nil.
+	// false when the datagram has to leave. It is asked for each datagram and
+	// must not keep the payload. May be nil.
 	Local func(to, from netip.AddrPort, payload []byte) bool
 	// Relayed is the relayed transport address as the client knows it.
 	Relayed netip.AddrPort
@@ -352,15 +353,8 @@ func (r *Relay) State() (permits []PermitState, channels []ChannelState) {
 	return permits, channels
 }
 
-// HasPermits reports whether every address has a live permission.
-func (r *Relay) HasPermits(peers []netip.Addr) bool {
-	for _, a := range peers {
-		if !r.permitted(a) {
-			return false
-		}
-	}
-	return true
-}
+// HasPermit reports whether the address has a live permission.
+func (r *Relay) HasPermit(peer netip.Addr) bool { return r.permitted(peer) }
 
 // HasChannel reports whether the channel is bound.
 func (r *Relay) HasChannel(channel uint16) bool {
