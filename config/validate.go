@@ -132,7 +132,7 @@ func (c *checker) relay() {
 	relay := PortRange{t.MinPort, t.MaxPort}
 	for i, l := range t.Listen {
 		if l.Port != 0 && relay.Contains(l.Port) {
-			c.err(element("turn.listen", i), fmt.Sprintf("port %d lies in the relay range %s", l.Port, relay), "listen elsewhere, or move min_port and max_port")
+			c.warn(element("turn.listen", i), fmt.Sprintf("port %d lies in the relay range %s, which has one port less for it", l.Port, relay), "listen elsewhere, or move min_port and max_port")
 		}
 	}
 	if relay.Lo < 1024 {
