@@ -201,7 +201,7 @@ func (h *scheduler) signalHosts(s *Server, domain, query string) ([]*proxy.Upstr
 		id, _ := proxy.AppID(query)
 		var ups []*proxy.Upstream
 		for _, d := range s.hints.get(id) {
-			if host, ok := h.domains.Host(d); ok {
+			if host, ok := h.domains.Host(d); ok { // the list may have changed since
 				if u, err := proxy.ParseUpstream("https://" + host); err == nil {
 					ups = append(ups, u)
 				}
@@ -445,6 +445,7 @@ func (h *scheduler) rewriteFor(s *Server, r *http.Request, sub, user string) *re
 		servers, err := h.opt.Credentials(cleanUser(user))
 		if err != nil {
 			s.log.Error("credential for a client", "route", h.path, "err", err)
+			servers = nil
 		}
 		rw.iceServers = servers
 	}
@@ -454,14 +455,17 @@ func (h *scheduler) rewriteFor(s *Server, r *http.Request, sub, user string) *re
 // remember keeps the domains of an answer for clients that will not name one, and says once
 // which of them the allow-list lacks.
 func (h *scheduler) remember(s *Server, appID uint64, domains []string) {
-	for _, d := range domains {
-		host, _, _ := strings.Cut(d, "/")
-		if _, ok := h.domains.Host(host); !ok && s.hints.firstRefusal(host) {
-			s.log.Warn("scheduler names a domain outside signal_domains: add it if it is the vendor's", "route", h.path, "domain", host)
+	var known []string
+	for _, d := range domains[:min(len(domains), 4)] {
+		name, _, _ := strings.Cut(d, "/")
+		if host, ok := h.domains.Host(name); ok {
+			known = append(known, host)
+		} else if len(name) < 256 && s.hints.firstRefusal(name) {
+			s.log.Warn("scheduler names a domain outside signal_domains: add it if it is the vendor's", "route", h.path, "domain", name)
 		}
 	}
-	if len(domains) > 0 && appID != 0 {
-		s.hints.put(appID, domains)
+	if known != nil && appID != 0 {
+		s.hints.put(appID, known)
 	}
 }
 
@@ -586,7 +590,7 @@ func (d *domainHints) put(appID uint64, domains []string) {
 		}
 	}
 	if !slices.Equal(d.byApp[appID], domains) {
-		d.byApp[appID] = slices.Clone(domains[:min(len(domains), 4)])
+		d.byApp[appID] = domains
 	}
 }
 

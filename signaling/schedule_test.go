@@ -261,7 +261,7 @@ func TestScheduleUnreachableAndCredentialError(t *testing.T) {
 		t.Errorf("%d %v, want 502 without CORS", resp.StatusCode, resp.Header)
 	}
 	sc = c.schedule()
-	sc.Credentials = func(string) ([]ICEServer, error) { return nil, errors.New("no secret") }
+	sc.Credentials = func(string) ([]ICEServer, error) { return []ICEServer{{}}, errors.New("no secret") }
 	if err := h.Reconfigure(Options{Schedule: sc}); err != nil {
 		t.Fatal(err)
 	}
