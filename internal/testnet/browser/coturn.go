@@ -37,7 +37,7 @@ func StartCoturn(tb testing.TB, certPEM, keyPEM []byte) Coturn {
 			tb.Fatal(err)
 		}
 	}
-	c := Coturn{Plain: freePort(tb), TLS: freePort(tb), User: "turn", Password: "turn"}
+	c := Coturn{Plain: FreePort(tb), TLS: FreePort(tb), User: "turn", Password: "turn"}
 	cmd := exec.Command(program, "-n", "--lt-cred-mech", "--user="+c.User+":"+c.Password, "--realm=test",
 		"--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1", "--allow-loopback-peers", "--no-cli",
 		fmt.Sprintf("--listening-port=%d", c.Plain.Port()), fmt.Sprintf("--tls-listening-port=%d", c.TLS.Port()),
@@ -67,8 +67,10 @@ func StartCoturn(tb testing.TB, certPEM, keyPEM []byte) Coturn {
 	return c
 }
 
-// freePort returns a port of loopback that was free for both TCP and UDP.
-func freePort(tb testing.TB) netip.AddrPort {
+// FreePort returns a port of loopback that was free for TCP and UDP a moment ago:
+// for programs, and configurations that name the port to others, for which port 0
+// does not do.
+func FreePort(tb testing.TB) netip.AddrPort {
 	tb.Helper()
 	for range 20 {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -96,9 +96,10 @@ type Connection struct {
 	Side   Side     `json:"side"`
 }
 
-// Connections returns the page's connections that are not closed.
+// Connections returns the page's connections, closed ones included: these have
+// what they gathered, but no candidate in use.
 func (p *Page) Connections(ctx context.Context) ([]Connection, error) {
 	var out []Connection
-	err := p.Call(ctx, &out, "turngate.open")
+	err := p.Call(ctx, &out, "turngate.describeAll")
 	return out, err
 }

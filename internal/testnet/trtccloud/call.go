@@ -1,10 +1,16 @@
 package trtccloud
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"net"
 	"net/http"
+	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,8 +33,12 @@ type Gateway struct {
 	TURN      []TURNServer
 	Policy    string // iceTransportPolicy
 
-	SDKAppID int // 0 is 1400000001, a mainland application
+	SDKAppID int // 0 is DefaultSDKAppID
 }
+
+// DefaultSDKAppID is a mainland application; international ones are below
+// 1400000000.
+const DefaultSDKAppID = 1400000001
 
 // TURNServer is an element of the SDKs' turnServer parameter.
 type TURNServer struct {
@@ -44,10 +54,11 @@ const CookieName = "company-sso"
 
 // Result is a call that came about.
 type Result struct {
-	State       State                // of the cloud, after the call
-	Connections []browser.Connection // of the page, while the camera was flowing
-	Hosts       []string             // the page asked for, by HTTP and WebSocket
-	Events      []Event              // the SDK raised
+	State       State                  // of the cloud, after the call
+	Connections []browser.Connection   // of the page, while the camera was flowing, closed ones too
+	Sources     map[netip.AddrPort]int // datagrams at the media server during the call, by origin
+	Hosts       []string               // the page asked for, by HTTP and WebSocket
+	Events      []Event                // the SDK raised
 	Page        *browser.Page
 }
 
@@ -59,30 +70,41 @@ type Event struct {
 
 // Relayed returns an error unless all media went through a relay that was
 // reached over the protocol (udp, tcp or tls; "" is any): the one connected peer
-// connection of the page uses a relay candidate, and the media server saw the
-// packets come from that candidate's port.
+// connection of the page uses such a candidate, no connection gathered another
+// kind, and every datagram at the media server came from one of the relays.
 func (r Result) Relayed(protocol string) error {
 	connected := 0
+	relays := map[netip.AddrPort]bool{}
 	for _, c := range r.Connections {
+		for _, line := range c.Side.Gathered {
+			f := strings.Fields(line) // candidate:foundation component transport priority address port typ kind
+			if len(f) < 8 || f[7] != "relay" {
+				return fmt.Errorf("the page gathered %q, want relays only", line)
+			}
+			relay, err := netip.ParseAddrPort(net.JoinHostPort(f[4], f[5]))
+			if err != nil {
+				return err
+			}
+			relays[relay] = true
+		}
 		if c.State != "connected" {
 			continue
 		}
 		connected++
-		if c.Side.Local.Type != "relay" {
-			return fmt.Errorf("the local candidate is %+v, want a relay", c.Side.Local)
-		}
-		if protocol != "" && c.Side.Local.RelayProtocol != protocol {
-			return fmt.Errorf("the relay is reached over %q, want %q", c.Side.Local.RelayProtocol, protocol)
-		}
-		from := slices.ContainsFunc(r.State.Media, func(m Media) bool {
-			return int(m.Remote.Port()) == c.Side.Local.Port && m.Video.Packets > 0
-		})
-		if !from {
-			return fmt.Errorf("no media arrived from the relay candidate %+v: %+v", c.Side.Local, r.State.Media)
+		if l := c.Side.Local; l.Type != "relay" || protocol != "" && l.RelayProtocol != protocol {
+			return fmt.Errorf("the local candidate is %+v, want a relay over %q", l, protocol)
 		}
 	}
 	if connected != 1 {
 		return fmt.Errorf("%d connected peer connections, want 1: %+v", connected, r.Connections)
+	}
+	if len(r.Sources) == 0 {
+		return errors.New("nothing reached the media server")
+	}
+	for from, n := range r.Sources {
+		if !relays[from] {
+			return fmt.Errorf("%d datagrams came from %v, which is none of the relays %v", n, from, slices.Collect(maps.Keys(relays)))
+		}
 	}
 	return nil
 }
@@ -152,12 +174,6 @@ func (c *Cloud) run(t *testing.T, page *browser.Page, v5 bool, args map[string]a
 	})
 	wait("log reports", func(s State) bool { return len(s.ReportsOf("jssdk_log")) > len(before.ReportsOf("jssdk_log")) })
 
-	r := Result{Page: page}
-	do("peer connections", func(ctx context.Context) (err error) {
-		r.Connections, err = page.Connections(ctx)
-		return err
-	})
-
 	atCut := c.State()
 	if n := c.Cut(); n == 0 {
 		t.Fatalf("nothing to cut: no signaling connection is left; seen: %s", atCut.Summary())
@@ -166,11 +182,23 @@ func (c *Cloud) run(t *testing.T, page *browser.Page, v5 bool, args map[string]a
 	wait("a command after the reconnection", func(s State) bool { return len(s.Commands) > len(atCut.Commands)+1 })
 	wait("the camera after the reconnection", func(s State) bool { return media(s).Video.Packets >= media(atCut).Video.Packets+50 })
 
+	r := Result{Page: page}
+	do("peer connections", func(ctx context.Context) (err error) {
+		r.Connections, err = page.Connections(ctx)
+		return err
+	})
+
 	script("leave the room", nil, "call.leave")
 	wait("the leave", func(s State) bool { return len(s.Leaves) > len(before.Leaves) })
 	r.State = wait("the final report", func(s State) bool {
 		return len(s.ReportsOf("jssdk_new_endreport")) > len(before.ReportsOf("jssdk_new_endreport"))
 	})
+	r.Sources = map[netip.AddrPort]int{}
+	for from, n := range r.State.Sources {
+		if n -= before.Sources[from]; n > 0 {
+			r.Sources[from] = n
+		}
+	}
 	script("events", &r.Events, "call.events")
 	r.Hosts = page.Hosts()
 	if e := page.Exceptions(); len(e) > 0 {
@@ -210,10 +238,7 @@ func (g Gateway) V4Args() map[string]any {
 }
 
 func (g Gateway) params() map[string]any {
-	app := g.SDKAppID
-	if app == 0 {
-		app = 1400000001
-	}
+	app := cmp.Or(g.SDKAppID, DefaultSDKAppID)
 	return map[string]any{"sdkAppId": app, "userId": "anna", "userSig": UserSig, "roomId": 4711}
 }
 

@@ -74,10 +74,6 @@ func Start(tb testing.TB) *Cloud {
 	if err != nil {
 		tb.Fatalf("cloud certificate: %v", err)
 	}
-	media, err := newMediaServer()
-	if err != nil {
-		tb.Fatalf("media server: %v", err)
-	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatalf("cloud listener: %v", err)
@@ -86,10 +82,16 @@ func Start(tb testing.TB) *Cloud {
 		tb:       tb,
 		ca:       ca,
 		addr:     ln.Addr().(*net.TCPAddr).AddrPort(),
-		media:    media,
 		schedule: DefaultSchedule(),
 		sockets:  map[*socket]struct{}{},
 		seats:    map[seatKey]*seat{},
+	}
+	c.recorder.state.Sources = map[netip.AddrPort]int{}
+	c.media, err = newMediaServer(func(from netip.AddrPort) {
+		c.recorder.quiet(func(s *State) { s.Sources[from]++ })
+	})
+	if err != nil {
+		tb.Fatalf("media server: %v", err)
 	}
 	srv := &http.Server{
 		Handler:   http.HandlerFunc(c.serve),
@@ -115,7 +117,7 @@ func Start(tb testing.TB) *Cloud {
 		c.running.Wait()
 		wg.Wait()
 		c.closeSeats()
-		media.close()
+		c.media.close()
 	})
 	return c
 }

@@ -19,12 +19,27 @@ type mediaServer struct {
 	addr netip.AddrPort
 }
 
-func newMediaServer() (*mediaServer, error) {
+// sources counts the packets of a socket by where they come from.
+type sources struct {
+	net.PacketConn
+	count func(from netip.AddrPort)
+}
+
+func (s *sources) ReadFrom(p []byte) (int, net.Addr, error) {
+	n, from, err := s.PacketConn.ReadFrom(p)
+	if udp, ok := from.(*net.UDPAddr); ok && err == nil {
+		a := udp.AddrPort()
+		s.count(netip.AddrPortFrom(a.Addr().Unmap(), a.Port()))
+	}
+	return n, from, err
+}
+
+func newMediaServer(count func(from netip.AddrPort)) (*mediaServer, error) {
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		return nil, err
 	}
-	mux := webrtc.NewICEUDPMux(nil, conn)
+	mux := webrtc.NewICEUDPMux(nil, &sources{conn, count})
 	var se webrtc.SettingEngine
 	se.SetLite(true)
 	se.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
@@ -108,21 +123,7 @@ func (p *peer) media() Media {
 }
 
 func (p *peer) stateChanged(state webrtc.PeerConnectionState) {
-	var remote netip.AddrPort
-	if state == webrtc.PeerConnectionStateConnected {
-		pair, err := p.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
-		if err == nil && pair != nil {
-			if a, err := netip.ParseAddr(pair.Remote.Address); err == nil {
-				remote = netip.AddrPortFrom(a, pair.Remote.Port)
-			}
-		}
-	}
-	p.update(func(m *Media) {
-		m.State = state.String()
-		if remote.IsValid() {
-			m.Remote = remote
-		}
-	})
+	p.update(func(m *Media) { m.State = state.String() })
 }
 
 // receive counts a track until it ends. Waiters are woken for the first packet,

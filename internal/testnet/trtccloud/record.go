@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -60,8 +61,7 @@ type Join struct {
 // Media is one media connection (a PeerConnection of a client).
 type Media struct {
 	User, Room string
-	State      string         // of the connection, as pion names it
-	Remote     netip.AddrPort // where the client's packets come from: the relay, if one is used
+	State      string // of the connection, as pion names it
 	Video      Track
 	Audio      Track
 	Messages   int // on the data channel
@@ -87,6 +87,10 @@ type State struct {
 	Publishes  []Command // publish/v2 and publish
 	Leaves     []Command
 	Media      []Media
+
+	// Sources counts the datagrams that the media server received, by where they
+	// came from: the relays, if nothing else is used.
+	Sources map[netip.AddrPort]int
 }
 
 // Signals returns the WebSocket handshakes among the requests.
@@ -183,5 +187,6 @@ func (r *recorder) snapshot() State {
 	s.Publishes = slices.Clone(s.Publishes)
 	s.Leaves = slices.Clone(s.Leaves)
 	s.Media = slices.Clone(s.Media)
+	s.Sources = maps.Clone(s.Sources)
 	return s
 }

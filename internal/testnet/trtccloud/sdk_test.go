@@ -90,7 +90,7 @@ func TestSchedulerHandsOutTURN(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := run(t, b, cloud, trtccloud.Gateway{})
-			if err := r.Relayed("udp"); err != nil {
+			if err := r.Relayed(""); err != nil {
 				t.Error(err)
 			}
 		})

@@ -9,7 +9,11 @@ const turngate = (() => {
   window.RTCPeerConnection = class extends Native {
     constructor(...args) {
       super(...args);
+      this.gathered = [];
       this.iceErrors = [];
+      this.addEventListener('icecandidate', e => {
+        if (e.candidate && e.candidate.candidate) this.gathered.push(e.candidate.candidate);
+      });
       this.addEventListener('icecandidateerror', e =>
         this.iceErrors.push({ url: e.url || '', errorCode: e.errorCode, errorText: e.errorText || '' }));
       connections.push(this);
@@ -29,7 +33,7 @@ const turngate = (() => {
   // side describes a connection by its candidate pair in use.
   async function side(pc) {
     const stats = await pc.getStats();
-    const out = { gathered: pc.gathered || [], errors: pc.iceErrors, local: {}, remote: {}, bytesSent: 0, bytesReceived: 0 };
+    const out = { gathered: pc.gathered, errors: pc.iceErrors, local: {}, remote: {}, bytesSent: 0, bytesReceived: 0 };
     for (const s of stats.values()) {
       if (s.type !== 'transport' || !s.selectedCandidatePairId) continue;
       const pair = stats.get(s.selectedCandidatePairId);
@@ -48,12 +52,9 @@ const turngate = (() => {
     } : {};
   }
 
-  function collect(pc, peer) {
-    pc.gathered = [];
+  function trickle(pc, peer) {
     pc.onicecandidate = e => {
-      if (!e.candidate || !e.candidate.candidate) return;
-      pc.gathered.push(e.candidate.candidate);
-      if (peer) peer.addIceCandidate(e.candidate).catch(err => console.error('addIceCandidate', err));
+      if (e.candidate && e.candidate.candidate) peer.addIceCandidate(e.candidate).catch(err => console.error('addIceCandidate', err));
     };
   }
 
@@ -91,8 +92,8 @@ const turngate = (() => {
   }
 
   async function run(a, b, want) {
-    collect(a, b);
-    collect(b, a);
+    trickle(a, b);
+    trickle(b, a);
     const camera = await navigator.mediaDevices.getUserMedia({ video: { width: 320, height: 240, frameRate: 30 } });
     for (const track of camera.getTracks()) a.addTrack(track, camera);
 
@@ -149,7 +150,6 @@ const turngate = (() => {
 
   async function gather(iceServers, policy) {
     const pc = new RTCPeerConnection({ iceServers, iceTransportPolicy: policy });
-    collect(pc, null);
     pc.createDataChannel('none');
     await pc.setLocalDescription();
     await until('gathering', () => pc.iceGatheringState === 'complete');
@@ -158,11 +158,9 @@ const turngate = (() => {
     return out;
   }
 
-  // open describes the connections that are not closed.
-  async function open() {
+  async function describeAll() {
     const out = [];
     for (const pc of connections) {
-      if (pc.connectionState === 'closed') continue;
       const config = pc.getConfiguration();
       out.push({
         state: pc.connectionState,
@@ -176,5 +174,5 @@ const turngate = (() => {
 
   function setCookie(cookie) { document.cookie = cookie; }
 
-  return { connections, open, setCookie, side, connectPair, gather, until, tick };
+  return { connections, describeAll, setCookie, side, connectPair, gather, until, tick };
 })();
