@@ -112,6 +112,7 @@ type Limits struct {
 	PermissionsPerAllocation int      `toml:"permissions_per_allocation" reload:"live"`
 	ChannelsPerAllocation    int      `toml:"channels_per_allocation" reload:"live"`
 	ConnectionsPerAddress    int      `toml:"connections_per_address" reload:"live"`
+	UnauthenticatedAnswers   int      `toml:"unauthenticated_answers" reload:"live"`
 	FirstMessage             Duration `toml:"first_message" reload:"live"`
 }
 
@@ -237,6 +238,7 @@ func base() *Config {
 				PermissionsPerAllocation: 128,
 				ChannelsPerAllocation:    256,
 				ConnectionsPerAddress:    2000,
+				UnauthenticatedAnswers:   50,
 				FirstMessage:             seconds(10),
 			},
 			Egress: Egress{Queue: Duration(300 * time.Millisecond), Bytes: 512 << 10},

@@ -178,6 +178,10 @@ func (s *Server) refuse(r *request, code int) {
 // an authenticated request, FINGERPRINT when the request had one. It returns
 // the answer for a retransmission.
 func (s *Server) finish(r *request, b *wire.Builder, code int) []byte {
+	if !s.strangers.allow(r) {
+		s.metrics.dropped.WithLabelValues("budget").Inc()
+		return nil
+	}
 	if r.key != nil {
 		b.Integrity(r.key)
 	}

@@ -83,7 +83,10 @@ type Limits struct {
 	Permissions           int           // per allocation, default 128
 	Channels              int           // per allocation, default 256
 	FirstMessage          time.Duration // for a stream's first message, default 10 s
-	Unproven              time.Duration // for a stream to get an allocation, default 30 s
+	// UnauthenticatedAnswers is how many answers a second one source prefix
+	// gets over UDP without having proved its address; 0 is no limit.
+	UnauthenticatedAnswers int
+	Unproven               time.Duration // for a stream to get an allocation, default 30 s
 }
 
 func (l Limits) orDefault() Limits {
@@ -112,6 +115,7 @@ type Server struct {
 	nonces    nonces
 	metrics   *metrics
 	refusals  sampler
+	strangers strangers
 	draining  atomic.Bool
 
 	settings atomic.Pointer[settings]
@@ -151,6 +155,7 @@ func New(o Options) (*Server, error) {
 		table:        relay.NewTable(),
 		clock:        relay.NewClock(),
 		refusals:     newSampler(),
+		strangers:    newStrangers(),
 		sessions:     make(map[fiveTuple]*session),
 		perUser:      make(map[string]int),
 		perAddress:   make(map[netip.Addr]int),
@@ -184,6 +189,7 @@ func (s *Server) Reconfigure(o Options) error {
 	} else if err := s.ports.Resize(o.MinPort, o.MaxPort); err != nil {
 		return err
 	}
+	s.strangers.set(o.Limits.UnauthenticatedAnswers)
 	s.settings.Store(next)
 	for _, ses := range s.snapshot() {
 		ses.relay.Revoke(next.reaches)

@@ -103,6 +103,8 @@ func turnOptions(cfg *config.Config, addresses []turn.Address, log *slog.Logger)
 			Permissions:           t.Limits.PermissionsPerAllocation,
 			Channels:              t.Limits.ChannelsPerAllocation,
 			FirstMessage:          time.Duration(t.Limits.FirstMessage),
+
+			UnauthenticatedAnswers: t.Limits.UnauthenticatedAnswers,
 		},
 		Egress: relay.StreamLimits{Age: time.Duration(t.Egress.Queue), Bytes: int(t.Egress.Bytes)},
 		Log:    log,
