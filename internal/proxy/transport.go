@@ -58,8 +58,13 @@ func NewClient(d *Dialer) *Client {
 	return c
 }
 
-// RoundTrip sends a request to u; its URL must come from [Upstream.URL].
+// RoundTrip sends a request to u; its URL must come from [Upstream.URL]. A
+// request without User-Agent stays without: that field is the client's to send.
+// Its header must not be in use elsewhere.
 func (c *Client) RoundTrip(u *Upstream, req *http.Request) (*http.Response, error) {
+	if _, named := req.Header["User-Agent"]; !named {
+		req.Header["User-Agent"] = nil // otherwise net/http writes its own
+	}
 	moves := c.dialer.Refresh(u)
 	seen, _ := c.moves.LoadOrStore(u.Name, moves)
 	if moves != seen && c.moves.CompareAndSwap(u.Name, seen, moves) {

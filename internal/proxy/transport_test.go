@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -55,6 +56,33 @@ func TestClientFollowsAMoveOfTheUpstream(t *testing.T) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatal("requests stay with the old address")
+		}
+	}
+}
+
+func TestClientNamesNoUserAgentOfItsOwn(t *testing.T) {
+	ca := testnet.NewCA(t, "Root")
+	seen := make(chan []string, 1)
+	h := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header["User-Agent"] })
+	overTLS := testnet.NewUpstream(t, ca.Issue(t, "127.0.0.1"), h)
+	d, err := NewDialer(DialOptions{CAFile: ca.File(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, base := range []string{"https://" + overTLS.Addr, "http://" + testnet.PlainUpstream(t, h).Addr} {
+		u := mustUpstream(t, base)
+		for _, header := range []http.Header{{}, {"User-Agent": {"Mozilla/5.0"}}} {
+			want := header["User-Agent"]
+			c := NewClient(d)
+			resp, err := c.RoundTrip(u, (&http.Request{Method: "GET", URL: u.URL("/"), Host: u.HostHeader(), Header: header}).WithContext(t.Context()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			c.CloseIdle()
+			if got := <-seen; !slices.Equal(got, want) {
+				t.Errorf("%s: User-Agent %q, want %q", base, got, want)
+			}
 		}
 	}
 }
