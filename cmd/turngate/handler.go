@@ -28,8 +28,21 @@ func (a *app) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	// RFC 6797: two years, as browsers advise. It says nothing to a client
 	// that does not trust the certificate.
 	w.Header().Set("Strict-Transport-Security", "max-age=63072000")
+	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
+		// There may have been a Content-Length too, which net/http does not tell.
+		// Then what follows is not to be read as a request (RFC 9112 section 6.1).
+		w.Header().Set("Connection", "close")
+	}
 	(*a.handler.Load()).ServeHTTP(w, r)
+	if r.ContentLength != 0 { // not of a hijacked connection: a handshake has no body
+		// net/http reads the rest of a body that nobody wanted, and would wait for
+		// it without end.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(unreadBody))
+	}
 }
+
+// unreadBody is the time for the rest of a body behind an answer.
+const unreadBody = 2 * time.Second
 
 // routes returns the handler of a plan. Paths are matched on the raw target and
 // never redirected; http.ServeMux does, and browsers then lose the report or
