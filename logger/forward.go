@@ -38,7 +38,7 @@ func (s *Server) forward(rt *route, w http.ResponseWriter, r *http.Request, rest
 	defer cancel()
 	resp, u, err := s.ask(ctx, rt, pool, r, body, up, rest, query)
 	if err != nil {
-		if cause := up.stop(); errors.Is(cause, errTooBig) || errors.Is(cause, errSlow) {
+		if up.stop() != nil { // it is the client's body that failed, not the upstream
 			s.cutBody(rt, w, r, up)
 			return
 		}
