@@ -3,7 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -102,13 +102,53 @@ func checkForwarded(t *testing.T, requests []trtccloud.Request) {
 	}
 }
 
+// TestSDKStaysInsideDuringASignalingOutage has the cloud refuse signaling for a
+// while. After three failures trtc-sdk-v5 asks the scheduler although it has a
+// websocketProxy, at its public names unless there is a scheduleProxy, and then
+// believes what the answer says of logs and signaling.
+func TestSDKStaysInsideDuringASignalingOutage(t *testing.T) {
+	s := setStage(t)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, errors.New("not within two minutes"))
+	defer cancel()
+	wait := func(what string, ok func(trtccloud.State) bool) {
+		t.Helper()
+		if _, err := s.cloud.Wait(ctx, what, ok); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := trtccloud.Gateway{Websocket: "wss://" + s.host + "/ws/", Logger: "https://" + s.host + "/logger", Schedule: s.host + "/schedule"}
+	page := s.browser.OpenV5(t)
+	if err := page.Call(ctx, nil, "call.enter", g.V5Args()); err != nil {
+		t.Fatal(err)
+	}
+	before := s.cloud.State()
+	s.cloud.Refuse(true)
+	if n := s.cloud.Cut(); n != 1 {
+		t.Fatalf("%d signaling connections to cut, want 1", n)
+	}
+	wait("a question to the scheduler", func(st trtccloud.State) bool { return len(st.Schedules) > len(before.Schedules) })
+	refused := len(s.cloud.State().Signals()) - len(before.Signals())
+	if refused < 3 {
+		t.Errorf("%d handshakes before the scheduler was asked, want at least 3", refused)
+	}
+	s.cloud.Refuse(false)
+	wait("the reconnection", func(st trtccloud.State) bool { return len(st.Reconnects) > 0 })
+	if err := page.Call(ctx, nil, "call.leave"); err != nil {
+		t.Fatal(err)
+	}
+	wait("the final report", func(st trtccloud.State) bool { return len(st.ReportsOf("jssdk_new_endreport")) > 0 })
+	if diff := cmp.Diff([]string{s.host}, page.Hosts()); diff != "" {
+		t.Errorf("hosts the page asked (-want +got):\n%s", diff)
+	}
+}
+
 // TestReportsOutliveALogOutage has the log collector answer 503, with the CORS
 // header that makes it readable. trtc-sdk-v5 drops a report whose answer it can
 // read, so turngate must not let it.
 func TestReportsOutliveALogOutage(t *testing.T) {
 	s := setStage(t)
 	s.cloud.SetLogStatus(http.StatusServiceUnavailable)
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, fmt.Errorf("not within two minutes"))
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, errors.New("not within two minutes"))
 	defer cancel()
 	g := trtccloud.Gateway{Websocket: "wss://" + s.host + "/ws/", Logger: "https://" + s.host + "/logger/"}
 	page := s.browser.OpenV5(t)

@@ -27,8 +27,10 @@ const call = (() => {
   }
 
   async function leave() {
-    await client.unpublish(stream);
-    stream.close();
+    if (stream) {
+      await client.unpublish(stream);
+      stream.close();
+    }
     await client.leave();
   }
 

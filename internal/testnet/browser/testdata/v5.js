@@ -3,7 +3,7 @@
 
 const call = (() => {
   const events = [];
-  let trtc;
+  let trtc, published = false;
 
   function note(type, detail) { events.push({ type, detail: String(detail) }); }
 
@@ -18,10 +18,13 @@ const call = (() => {
     await trtc.enterRoom(params);
   }
 
-  const publish = () => trtc.startLocalVideo({ view: 'camera', option: { profile: '360p' } });
+  async function publish() {
+    await trtc.startLocalVideo({ view: 'camera', option: { profile: '360p' } });
+    published = true;
+  }
 
   async function leave() {
-    await trtc.stopLocalVideo();
+    if (published) await trtc.stopLocalVideo();
     await trtc.exitRoom();
     trtc.destroy();
   }
