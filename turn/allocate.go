@@ -222,7 +222,7 @@ func (s *Server) allocate(r *request, addr Address, want allocateRequest) (ses *
 		}
 	}
 	ses = s.newSession(r.tuple, r.from, conn, addr, want.lifetime)
-	ses.user, ses.key, ses.realm = r.user, r.key, r.realm
+	ses.user, ses.key, ses.algorithm, ses.realm = r.user, r.key, r.algorithm, r.realm
 	if err = s.start(ses, want.lifetime, r.set.Log); err != nil {
 		s.ports.Return(port)
 		s.release(token)

@@ -21,6 +21,7 @@ type State struct {
 	Client, Server netip.AddrPort
 	User, Realm    string
 	Key            wire.Key
+	Algorithm      wire.Algorithm // of the key
 	External       netip.Addr
 	Created        time.Time
 	Expires        time.Time
@@ -56,7 +57,7 @@ func (s *Server) Export() ([]State, error) {
 		}
 		st := State{
 			Client: ses.tuple.client, Server: ses.tuple.server,
-			User: ses.user, Realm: ses.realm, Key: ses.key,
+			User: ses.user, Realm: ses.realm, Key: ses.key, Algorithm: ses.algorithm,
 			External: ses.relay.Relayed().Addr(),
 			Created:  ses.created,
 			Socket:   socket,
@@ -124,7 +125,8 @@ func (s *Server) restore(st State, conn *net.UDPConn, left time.Duration) error 
 	tuple := fiveTuple{UDP, st.Client, st.Server}
 	from := &datagramClient{l: l, path: relay.Path{Client: st.Client, Server: st.Server}}
 	ses := s.newSession(tuple, from, conn, Address{External: st.External}, left)
-	ses.user, ses.key, ses.realm, ses.created = st.User, st.Key, st.Realm, st.Created
+	ses.user, ses.key, ses.algorithm = st.User, st.Key, st.Algorithm
+	ses.realm, ses.created = st.Realm, st.Created
 	ses.request, ses.answer = st.Request, st.Answer
 	s.mu.Lock()
 	s.perUser[ses.user]++

@@ -1,6 +1,7 @@
 package turn
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -21,49 +22,58 @@ type nonces struct {
 const (
 	nonceLifetime = 10 * time.Minute
 	nonceStep     = time.Minute // resolution of the time in a nonce
-	nonceTime     = 3           // bytes: minutes, wrapping after 31 years
-	nonceMAC      = 9           // bytes: one guess in 2^72
+	nonceTime     = 1           // byte: minutes, of which 256 are told apart
+	nonceMAC      = 5           // bytes: one guess in 2^40
 )
 
 // nonceSize is the length of the text form.
 var nonceSize = base64.RawURLEncoding.EncodedLen(nonceTime + nonceMAC)
 
-// make returns a nonce for a client.
-func (n *nonces) make(client netip.AddrPort, now time.Time) []byte {
+// features begins a nonce that comes with an offer of password algorithms
+// (RFC 8489 section 9.2.1): the nonce cookie, and the security features
+// "password algorithms" and "username anonymity" as 24 bits in base64.
+var features = "obMatJos2" + base64.StdEncoding.EncodeToString([]byte{0xC0, 0, 0})
+
+// make returns a nonce for a client, with the security features or without.
+func (n *nonces) make(client netip.AddrPort, now time.Time, offer bool) []byte {
 	var raw [nonceTime + nonceMAC]byte
-	putMinutes(raw[:], minutes(now))
-	n.mac(raw[nonceTime:], raw[:nonceTime], client)
-	return base64.RawURLEncoding.AppendEncode(nil, raw[:])
+	raw[0] = minute(now)
+	n.mac(raw[nonceTime:], raw[0], offer, client)
+	var text []byte
+	if offer {
+		text = append(text, features...)
+	}
+	return base64.RawURLEncoding.AppendEncode(text, raw[:])
 }
 
-// ok reports whether the nonce was made for the client and is fresh.
-func (n *nonces) ok(nonce []byte, client netip.AddrPort, now time.Time) bool {
+// ok reports whether the nonce was made for the client and is fresh, and
+// whether it came with an offer.
+func (n *nonces) ok(nonce []byte, client netip.AddrPort, now time.Time) (offered, ok bool) {
 	var raw, want [nonceTime + nonceMAC]byte
+	nonce, offered = bytes.CutPrefix(nonce, []byte(features))
 	if len(nonce) != nonceSize {
-		return false
+		return false, false
 	}
 	if _, err := base64.RawURLEncoding.Decode(raw[:], nonce); err != nil {
-		return false
+		return false, false
 	}
-	n.mac(want[nonceTime:], raw[:nonceTime], client)
-	if !hmac.Equal(raw[nonceTime:], want[nonceTime:]) {
-		return false
-	}
-	age := (minutes(now) - getMinutes(raw[:])) & 0xFFFFFF
-	return age <= uint32(nonceLifetime/nonceStep)
+	// The features are part of what is signed: they cannot be taken off.
+	n.mac(want[nonceTime:], raw[0], offered, client)
+	fresh := minute(now)-raw[0] <= uint8(nonceLifetime/nonceStep)
+	return offered, hmac.Equal(raw[nonceTime:], want[nonceTime:]) && fresh
 }
 
-func (n *nonces) mac(dst, at []byte, client netip.AddrPort) {
+func (n *nonces) mac(dst []byte, at uint8, offer bool, client netip.AddrPort) {
 	h := hmac.New(sha256.New, n.key[:])
 	addr := client.Addr().As16()
-	h.Write(at)
+	kind := byte(0)
+	if offer {
+		kind = 1
+	}
+	h.Write([]byte{at, kind})
 	h.Write(addr[:])
 	h.Write(binary.BigEndian.AppendUint16(nil, client.Port()))
 	copy(dst, h.Sum(nil)[:nonceMAC])
 }
 
-func minutes(t time.Time) uint32 { return uint32(t.Unix()/int64(nonceStep/time.Second)) & 0xFFFFFF }
-
-func putMinutes(b []byte, m uint32) { b[0], b[1], b[2] = byte(m>>16), byte(m>>8), byte(m) }
-
-func getMinutes(b []byte) uint32 { return uint32(b[0])<<16 | uint32(b[1])<<8 | uint32(b[2]) }
+func minute(t time.Time) uint8 { return uint8(t.Unix() / int64(nonceStep/time.Second)) }

@@ -50,8 +50,10 @@ type request struct {
 	realm   string
 	now     time.Time
 
-	user string   // authenticated
-	key  wire.Key // nil until authenticated: an answer then carries no integrity
+	// Set by authentication. Without a key an answer carries no integrity.
+	user      string
+	key       wire.Key
+	algorithm wire.Algorithm
 }
 
 // handle processes one STUN message. It reports whether p was one: what is not
@@ -120,11 +122,8 @@ func (s *Server) handleRequest(r *request) {
 		s.metrics.dropped.WithLabelValues("method").Inc()
 		return
 	}
-	if r.msg.Method != wire.Binding {
-		var ok bool
-		if r.user, r.key, ok = s.authenticate(r); !ok {
-			return
-		}
+	if r.msg.Method != wire.Binding && !s.authenticate(r) {
+		return
 	}
 	// RFC 8489 section 6.3.1: after authentication.
 	if unknown := r.msg.Unknown(understood); unknown != nil {
@@ -142,7 +141,8 @@ func (s *Server) handleRequest(r *request) {
 // DONT-FRAGMENT (RFC 8656 section 7.2 step 4), CHANGE-REQUEST (RFC 5780).
 func understood(t wire.Attr) bool {
 	switch t {
-	case wire.Username, wire.MessageIntegrity, wire.MessageIntegritySHA256, wire.Realm, wire.Nonce,
+	case wire.Username, wire.UserHash, wire.MessageIntegrity, wire.MessageIntegritySHA256, wire.Realm, wire.Nonce,
+		wire.PasswordAlgorithm,
 		wire.XORMappedAddress, wire.XORPeerAddress, wire.XORRelayedAddress,
 		wire.ChannelNumber, wire.Lifetime, wire.DataAttr, wire.EvenPort, wire.RequestedTransport,
 		wire.RequestedAddressFamily, wire.ReservationToken, wire.ErrorCode, wire.UnknownAttributes:
@@ -158,13 +158,29 @@ func (s *Server) handleBinding(r *request) {
 }
 
 // challenge refuses a request that is not authenticated, with what the client
-// needs to try again.
+// needs to try again. The offer of SHA-256 makes the answer longer, so over
+// UDP it goes to requests only that are long enough to pay for it.
 func (s *Server) challenge(r *request, code int) {
+	b := s.challengeWith(r, code, true)
+	if r.tuple.transport == UDP && float64(len(b.Bytes())) > maxReflection*float64(r.msg.Len()) {
+		b = s.challengeWith(r, code, false)
+	}
+	s.finish(r, b, code)
+}
+
+// maxReflection is how many times the size of its request an answer to a
+// stranger over UDP should be at most. A long realm alone can exceed it.
+const maxReflection = 2.3
+
+func (s *Server) challengeWith(r *request, code int, offer bool) *wire.Builder {
 	b := wire.NewBuilder(r.msg.Method, wire.Failure, r.msg.ID)
 	b.AddError(code)
 	b.Add(wire.Realm, []byte(r.realm))
-	b.Add(wire.Nonce, s.nonces.make(r.tuple.client, r.now))
-	s.finish(r, b, code)
+	b.Add(wire.Nonce, s.nonces.make(r.tuple.client, r.now, offer))
+	if offer {
+		b.Add(wire.PasswordAlgorithms, algorithms)
+	}
+	return b
 }
 
 // refuse answers with an error code.
@@ -174,15 +190,19 @@ func (s *Server) refuse(r *request, code int) {
 	s.finish(r, b, code)
 }
 
-// finish completes an answer and sends it: MESSAGE-INTEGRITY with the key of
-// an authenticated request, FINGERPRINT when the request had one. It returns
+// finish completes an answer and sends it: the integrity attribute of the kind
+// and with the key of an authenticated request, FINGERPRINT when it had one. It returns
 // the answer for a retransmission.
 func (s *Server) finish(r *request, b *wire.Builder, code int) []byte {
 	if !s.strangers.allow(r) {
 		s.metrics.dropped.WithLabelValues("budget").Inc()
 		return nil
 	}
-	if r.key != nil {
+	switch {
+	case r.key == nil:
+	case r.msg.HasIntegritySHA256():
+		b.IntegritySHA256(r.key)
+	default:
 		b.Integrity(r.key)
 	}
 	if r.msg.HasFingerprint() {

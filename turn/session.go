@@ -19,17 +19,18 @@ import (
 // session is one allocation as the edge knows it. It holds what it was made
 // with and no settings, so that a reload cannot reach into it.
 type session struct {
-	s       *Server
-	id      string
-	tuple   fiveTuple
-	user    string
-	key     wire.Key
-	realm   string
-	from    client
-	relay   *relay.Relay
-	local   netip.AddrPort // what the relay socket is bound to
-	created time.Time
-	log     *slog.Logger
+	s         *Server
+	id        string
+	tuple     fiveTuple
+	user      string
+	key       wire.Key
+	algorithm wire.Algorithm // of the key
+	realm     string
+	from      client
+	relay     *relay.Relay
+	local     netip.AddrPort // what the relay socket is bound to
+	created   time.Time
+	log       *slog.Logger
 
 	alloc *allocator.Allocation
 

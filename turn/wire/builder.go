@@ -1,7 +1,9 @@
 package wire
 
 import (
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"net/netip"
 
@@ -64,6 +66,15 @@ func (b *Builder) AddAddress(t Attr, a netip.AddrPort) {
 func (b *Builder) Integrity(key Key) {
 	// The only error is FINGERPRINT before it, which no caller writes.
 	_ = stun.MessageIntegrity(key).AddTo(&b.m)
+}
+
+// IntegritySHA256 appends MESSAGE-INTEGRITY-SHA256 made with the key.
+func (b *Builder) IntegritySHA256(key Key) {
+	at := len(b.m.Raw)
+	b.m.Add(MessageIntegritySHA256, make([]byte, sha256.Size))
+	mac := hmac.New(sha256.New, key)
+	mac.Write(b.m.Raw[:at]) // the length in the header counts the attribute already
+	mac.Sum(b.m.Raw[at+attrHeader:][:0])
 }
 
 // Fingerprint appends FINGERPRINT.

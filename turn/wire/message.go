@@ -3,6 +3,7 @@ package wire
 import (
 	"crypto/hmac"
 	"crypto/sha1"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"hash"
@@ -45,10 +46,12 @@ type Message struct {
 	Class  Class
 	ID     TransactionID
 
-	raw         []byte
-	attrs       []attribute
-	integrity   int // offset of MESSAGE-INTEGRITY, 0 = absent
-	fingerprint int // offset of FINGERPRINT, 0 = absent
+	raw   []byte
+	attrs []attribute
+	// Offsets; 0 = absent.
+	integrity    int // MESSAGE-INTEGRITY
+	integrity256 int // MESSAGE-INTEGRITY-SHA256
+	fingerprint  int // FINGERPRINT
 }
 
 type attribute struct {
@@ -104,11 +107,11 @@ func (m *Message) parseAttributes() error {
 			last == stun.AttrMessageIntegrity && a.typ != stun.AttrMessageIntegritySHA256:
 			// Behind the integrity attributes: not protected, so not there.
 		default:
-			if a.typ == stun.AttrMessageIntegrity {
-				m.integrity = at
-			}
-			if a.typ == stun.AttrMessageIntegrity || a.typ == stun.AttrMessageIntegritySHA256 {
-				last = a.typ
+			switch a.typ {
+			case stun.AttrMessageIntegrity:
+				m.integrity, last = at, a.typ
+			case stun.AttrMessageIntegritySHA256:
+				m.integrity256, last = at, a.typ
 			}
 			m.attrs = append(m.attrs, a)
 		}
@@ -194,6 +197,9 @@ func (m *Message) FingerprintOK() bool {
 	return len(value) == 4 && binary.BigEndian.Uint32(value) == stun.FingerprintValue(m.raw[:m.fingerprint])
 }
 
+// Len returns the size of the message in bytes.
+func (m *Message) Len() int { return len(m.raw) }
+
 // HasFingerprint reports whether the sender added a FINGERPRINT, so that an
 // answer adds one too.
 func (m *Message) HasFingerprint() bool { return m.fingerprint != 0 }
@@ -210,6 +216,20 @@ func (m *Message) IntegrityOK(key Key) bool {
 	}
 	var sum [sha1.Size]byte
 	return hmac.Equal(value, m.sum(sha1.New, key, m.integrity, sha1.Size, sum[:0]))
+}
+
+// HasIntegritySHA256 reports whether a MESSAGE-INTEGRITY-SHA256 is there.
+func (m *Message) HasIntegritySHA256() bool { return m.integrity256 != 0 }
+
+// IntegritySHA256OK reports whether MESSAGE-INTEGRITY-SHA256 was made with the
+// key (RFC 8489 section 14.6). It may be cut to 16 bytes, in steps of four.
+func (m *Message) IntegritySHA256OK(key Key) bool {
+	value, ok := m.Get(stun.AttrMessageIntegritySHA256)
+	if !ok || len(value) < 16 || len(value) > sha256.Size || len(value)%4 != 0 {
+		return false
+	}
+	var sum [sha256.Size]byte
+	return hmac.Equal(value, m.sum(sha256.New, key, m.integrity256, len(value), sum[:0])[:len(value)])
 }
 
 // sum computes the HMAC over the message up to the attribute at offset, with

@@ -9,7 +9,11 @@
 // (CVE-2026-54909, not fixed in v2).
 package wire
 
-import "github.com/pion/stun/v2"
+import (
+	"crypto/sha256"
+
+	"github.com/pion/stun/v2"
+)
 
 // Attr is the type of a STUN attribute.
 type Attr = stun.AttrType
@@ -56,6 +60,9 @@ const (
 	RequestedAddressFamily = stun.AttrRequestedAddressFamily
 	DontFragment           = stun.AttrDontFragment
 	ReservationToken       = stun.AttrReservationToken
+	PasswordAlgorithm      = stun.AttrPasswordAlgorithm
+	PasswordAlgorithms     = stun.AttrPasswordAlgorithms
+	UserHash               = stun.AttrUserhash
 	Fingerprint            = stun.AttrFingerprint
 )
 
@@ -73,12 +80,36 @@ const (
 	LegacyMaxChannel = 0x7FFF
 )
 
+// Algorithm is how a key is derived from a password (RFC 8489 section 18.5).
+type Algorithm uint16
+
+// The password algorithms.
+const (
+	MD5    Algorithm = 1
+	SHA256 Algorithm = 2
+)
+
 // Key is the key of the long-term credential mechanism (RFC 8489 section
 // 9.2.2). It is as secret as the password.
 type Key []byte
 
-// LongTermKey derives the key from a user's credential. User, realm and
+// LongTermKey derives the MD5 key from a user's credential. User, realm and
 // password are used as the bytes they are: no SASLprep.
 func LongTermKey(user, realm, password string) Key {
 	return Key(stun.NewLongTermIntegrity(user, realm, password))
+}
+
+// NewKey derives a key from a user's credential.
+func (a Algorithm) NewKey(user, realm, password string) Key {
+	if a == SHA256 {
+		sum := sha256.Sum256([]byte(user + ":" + realm + ":" + password))
+		return sum[:]
+	}
+	return LongTermKey(user, realm, password)
+}
+
+// HashUser is what USERHASH says instead of a user's name (RFC 8489 section
+// 14.4).
+func HashUser(user, realm string) [sha256.Size]byte {
+	return sha256.Sum256([]byte(user + ":" + realm))
 }
