@@ -61,13 +61,16 @@ type Relay struct {
 	closed atomic.Bool
 	done   chan struct{}
 
+	dfMu sync.Mutex // held while the socket sets DF
+
 	mu       sync.Mutex // serialises writers of the tables below
 	permits  atomic.Pointer[map[netip.Addr]*permission]
 	channels atomic.Pointer[map[uint16]*binding]
 	peers    atomic.Pointer[map[netip.AddrPort]*binding]
 
-	egress atomic.Pointer[Egress]
-	stats  Stats
+	egress  atomic.Pointer[Egress]
+	budgets atomic.Pointer[budgets] // nil: no bound
+	stats   Stats
 }
 
 // A permission lets one address talk to the client (RFC 8656 section 9).
@@ -99,6 +102,7 @@ func New(o Options) *Relay {
 	r.channels.Store(&map[uint16]*binding{})
 	r.peers.Store(&map[netip.AddrPort]*binding{})
 	r.egress.Store(&o.Egress)
+	_ = setDontFragment(o.Conn, o.Relayed.Addr().Is6(), false) // else the kernel's guess counts
 	return r
 }
 
@@ -221,6 +225,9 @@ func (r *Relay) SendTo(peer netip.AddrPort, p []byte) bool {
 // toPeer writes one datagram. A full socket or an unreachable peer is the
 // network's loss, not an error: UDP promises nothing else.
 func (r *Relay) toPeer(peer netip.AddrPort, p []byte) {
+	if !r.affordUp(len(p)) {
+		return
+	}
 	r.stats.PacketsUp.Add(1)
 	r.stats.BytesUp.Add(uint64(len(p)))
 	if r.o.Local != nil && r.o.Local(peer, r.o.Relayed, p) {
@@ -275,6 +282,9 @@ func (r *Relay) fromPeer(from netip.AddrPort, frame []byte) {
 }
 
 func (r *Relay) toClient(frame []byte, payload int) {
+	if !r.affordDown(payload) {
+		return
+	}
 	r.stats.PacketsDown.Add(1)
 	r.stats.BytesDown.Add(uint64(payload))
 	batch := batches.Get().(*[1][]byte)

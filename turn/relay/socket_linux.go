@@ -81,3 +81,29 @@ func appendSource(dst []byte, from netip.Addr) []byte {
 }
 
 func truncated(flags, _, _ int) bool { return flags&unix.MSG_TRUNC != 0 }
+
+// CanSetDontFragment says whether datagrams can be kept from being fragmented
+// (RFC 8656 section 14).
+const CanSetDontFragment = true
+
+// setDontFragment sets the DF bit of what the socket sends. IP_PMTUDISC_PROBE
+// sets it whatever the kernel believes of the path; without it fragments are
+// allowed, as the client did not ask for anything else.
+func setDontFragment(conn *net.UDPConn, v6, on bool) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	level, option, value := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT
+	if v6 {
+		level, option, value = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT
+	}
+	if on {
+		value = unix.IP_PMTUDISC_PROBE // the same number for IPv6
+	}
+	var failed error
+	if err := raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, option, value) }); err != nil {
+		return err
+	}
+	return failed
+}

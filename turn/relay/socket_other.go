@@ -3,6 +3,7 @@
 package relay
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 )
@@ -19,3 +20,9 @@ func appendSource([]byte, netip.Addr) []byte { return nil }
 
 // A full buffer is all there is to tell that a datagram was cut.
 func truncated(_, n, room int) bool { return n == room }
+
+// CanSetDontFragment says whether datagrams can be kept from being fragmented
+// (RFC 8656 section 14).
+const CanSetDontFragment = false
+
+func setDontFragment(*net.UDPConn, bool, bool) error { return errors.ErrUnsupported }

@@ -9,4 +9,5 @@ type Stats struct {
 	BytesUp, BytesDown     atomic.Uint64
 	DroppedUp, DroppedDown atomic.Uint64 // no permission, no channel, too large
 	FailedUp, FailedDown   atomic.Uint64 // the socket refused
+	LimitedUp, LimitedDown atomic.Uint64 // over a Budget
 }

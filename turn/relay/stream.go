@@ -62,6 +62,7 @@ type queued struct {
 // NewStream queues frames for conn. The caller keeps conn and closes the
 // Stream before it; the Stream closes conn itself when the client stalls.
 func NewStream(conn net.Conn, limits StreamLimits) *Stream {
+	boundUnsent(conn, maxUnsent)
 	return &Stream{conn: conn, limits: limits.orDefault()}
 }
 

@@ -1,0 +1,27 @@
+package relay
+
+import (
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// boundUnsent sets TCP_NOTSENT_LOWAT. A connection without a socket, or a
+// kernel that refuses, keeps its buffer: the queue is bounded all the same.
+func boundUnsent(conn net.Conn, bytes int) {
+	if raw := socketOf(conn); raw != nil {
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, bytes)
+		})
+	}
+}
+
+// unsentBound returns what boundUnsent set, 0 when there is no socket.
+func unsentBound(conn net.Conn) (bytes int) {
+	if raw := socketOf(conn); raw != nil {
+		_ = raw.Control(func(fd uintptr) {
+			bytes, _ = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT)
+		})
+	}
+	return bytes
+}
