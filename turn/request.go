@@ -138,7 +138,8 @@ func (s *Server) handleRequest(r *request) {
 
 // understood reports whether a comprehension-required attribute is known to
 // the server in any request. What is not built is not understood:
-// DONT-FRAGMENT (RFC 8656 section 7.2 step 4), CHANGE-REQUEST (RFC 5780).
+// CHANGE-REQUEST (RFC 5780), and DONT-FRAGMENT where the system cannot set the
+// bit (RFC 8656 section 7.2 step 4).
 func understood(t wire.Attr) bool {
 	switch t {
 	case wire.Username, wire.UserHash, wire.MessageIntegrity, wire.MessageIntegritySHA256, wire.Realm, wire.Nonce,
@@ -147,6 +148,8 @@ func understood(t wire.Attr) bool {
 		wire.ChannelNumber, wire.Lifetime, wire.DataAttr, wire.EvenPort, wire.RequestedTransport,
 		wire.RequestedAddressFamily, wire.ReservationToken, wire.ErrorCode, wire.UnknownAttributes:
 		return true
+	case wire.DontFragment:
+		return relay.CanSetDontFragment
 	}
 	return false
 }

@@ -236,5 +236,9 @@ func (s *Server) handleSend(r *request) {
 		s.metrics.dropped.WithLabelValues("peer").Inc()
 		return
 	}
+	if r.msg.Has(wire.DontFragment) {
+		ses.relay.SendUnfragmented(v.Peer, data)
+		return
+	}
 	ses.relay.SendTo(v.Peer, data)
 }
