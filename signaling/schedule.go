@@ -153,11 +153,13 @@ func (h *scheduler) serve(s *Server, t *table, w http.ResponseWriter, r *http.Re
 		behind = "/" + behind
 	}
 	switch {
+	case asksUpgrade(r) && (first == "api" || first == "v5"): // requests and reports; a tunnel is neither
+		s.refuse(w, r, h.path, http.StatusBadRequest, "upgrade", "this path does not upgrade")
 	case strings.Contains(first, "."): // "<domain>/v2/ws" and "<domain>/v4/sub"
 		h.signal(s, t, w, r, first, behind, query)
-	case strings.HasPrefix(sub, "/api/") && !asksUpgrade(r):
+	case strings.HasPrefix(sub, "/api/"):
 		h.schedule(s, w, r, sub, query)
-	case h.unified && strings.HasPrefix(sub, "/v5/") && !asksUpgrade(r) && h.opt.Logs != nil:
+	case h.unified && strings.HasPrefix(sub, "/v5/") && h.opt.Logs != nil:
 		h.opt.Logs.ServeHTTP(w, r)
 	case h.unified && (asksUpgrade(r) || strings.HasPrefix(sub, "/v2/") || strings.HasPrefix(sub, "/v4/") || sub == "/"):
 		h.signal(s, t, w, r, "", rest, query)
