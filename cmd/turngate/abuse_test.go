@@ -113,7 +113,8 @@ func (rec *recorder) certificate(t testing.TB) tls.Certificate {
 
 func (rec *recorder) serve(c net.Conn) {
 	var raw bytes.Buffer
-	br := bufio.NewReader(io.TeeReader(c, &raw))
+	record := io.Writer(&raw)
+	br := bufio.NewReader(io.TeeReader(c, writerFunc(func(p []byte) (int, error) { return record.Write(p) })))
 	for {
 		before := raw.Len() - br.Buffered()
 		r, err := http.ReadRequest(br)
@@ -135,6 +136,8 @@ func (rec *recorder) serve(c net.Conn) {
 				e.body = "cut: "
 			}
 			e.body += string(body)
+		} else {
+			record = io.Discard // frames are not for keeping
 		}
 		rec.mu.Lock()
 		rec.seen = append(rec.seen, e)
@@ -151,6 +154,10 @@ func (rec *recorder) serve(c net.Conn) {
 		raw.Write(peekAll(br))
 	}
 }
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // wsConn reads what the recorder has buffered, then the connection.
 type wsConn struct {
