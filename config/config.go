@@ -114,6 +114,13 @@ type Limits struct {
 	ConnectionsPerAddress    int      `toml:"connections_per_address" reload:"live"`
 	UnauthenticatedAnswers   int      `toml:"unauthenticated_answers" reload:"live"`
 	FirstMessage             Duration `toml:"first_message" reload:"live"`
+	AuthFailures             int      `toml:"auth_failures" reload:"live"` // a minute
+	Ban                      Duration `toml:"ban" reload:"live"`
+
+	// Payload a second, each direction on its own.
+	BytesPerSecondPerAllocation Size `toml:"bytes_per_second_per_allocation" reload:"live"`
+	BytesPerSecondPerUser       Size `toml:"bytes_per_second_per_user" reload:"live"`
+	BytesPerSecondTotal         Size `toml:"bytes_per_second_total" reload:"live"`
 }
 
 // Egress bounds what waits for a TCP or TLS client that reads slowly.
@@ -235,11 +242,16 @@ func base() *Config {
 			CredentialTTL: seconds(12 * 3600),
 			Peers:         Peers{RelayToRelay: true},
 			Limits: Limits{
+				Allocations:              10000,
+				AllocationsPerUser:       8000,
+				AllocationsPerAddress:    8000,
 				PermissionsPerAllocation: 128,
 				ChannelsPerAllocation:    256,
 				ConnectionsPerAddress:    2000,
 				UnauthenticatedAnswers:   50,
 				FirstMessage:             seconds(10),
+				AuthFailures:             100,
+				Ban:                      seconds(600),
 			},
 			Egress: Egress{Queue: Duration(300 * time.Millisecond), Bytes: 512 << 10},
 		},

@@ -210,7 +210,7 @@ func (c *checker) credentials() {
 func (c *checker) limits() {
 	t := c.cfg.TURN
 	ports := int(t.MaxPort) - int(t.MinPort) + 1
-	if n := t.Limits.Allocations; n > ports && ports > 0 {
+	if n := t.Limits.Allocations; n > ports && ports > 0 && c.set["turn.limits.allocations"] {
 		c.warn("turn.limits.allocations", fmt.Sprintf("%d is more than the %d relay ports", n, ports), "widen min_port to max_port, or write 0")
 	}
 	for _, l := range []struct {
@@ -222,6 +222,18 @@ func (c *checker) limits() {
 	} {
 		if l.n == 0 {
 			c.err(l.key, "0 would let one client use all memory", "write a number from 1")
+		}
+	}
+	for _, l := range []struct {
+		key string
+		n   Size
+	}{
+		{"turn.limits.bytes_per_second_per_allocation", t.Limits.BytesPerSecondPerAllocation},
+		{"turn.limits.bytes_per_second_per_user", t.Limits.BytesPerSecondPerUser},
+		{"turn.limits.bytes_per_second_total", t.Limits.BytesPerSecondTotal},
+	} {
+		if l.n > 0 && l.n < 8000 {
+			c.warn(l.key, fmt.Sprintf("%s a second carries no call, not even its sound", l.n), `write bytes, like "250KB" for 2 Mbit/s`)
 		}
 	}
 	if n, all := c.cfg.HTTPS.MaxConnectionsPerAddress, c.cfg.HTTPS.MaxConnections; all > 0 && n > all {
@@ -239,6 +251,7 @@ func (c *checker) times() {
 	c.positive("https", "handshake_timeout", cfg.HTTPS.HandshakeTimeout)
 	c.positive("turn", "credential_ttl", cfg.TURN.CredentialTTL)
 	c.positive("turn.limits", "first_message", cfg.TURN.Limits.FirstMessage)
+	c.positive("turn.limits", "ban", cfg.TURN.Limits.Ban)
 	c.positive("turn.egress", "queue", cfg.TURN.Egress.Queue)
 	c.positive("upstream", "dial_timeout", cfg.Upstream.DialTimeout)
 	c.positive("upstream", "tls_timeout", cfg.Upstream.TLSTimeout)

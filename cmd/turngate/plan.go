@@ -105,6 +105,12 @@ func turnOptions(cfg *config.Config, addresses []turn.Address, log *slog.Logger)
 			FirstMessage:          time.Duration(t.Limits.FirstMessage),
 
 			UnauthenticatedAnswers: t.Limits.UnauthenticatedAnswers,
+			AuthFailures:           t.Limits.AuthFailures,
+			Ban:                    time.Duration(t.Limits.Ban),
+
+			BytesPerSecondPerAllocation: int64(t.Limits.BytesPerSecondPerAllocation),
+			BytesPerSecondPerUser:       int64(t.Limits.BytesPerSecondPerUser),
+			BytesPerSecond:              int64(t.Limits.BytesPerSecondTotal),
 		},
 		Egress: relay.StreamLimits{Age: time.Duration(t.Egress.Queue), Bytes: int(t.Egress.Bytes)},
 		Log:    log,

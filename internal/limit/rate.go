@@ -109,6 +109,16 @@ func (r *KeyedRate[K]) RetryAfter(k K) time.Duration {
 	return max(0, time.Duration(missing/float64(s.limit)*float64(time.Second)))
 }
 
+// Forget gives k a full bucket again.
+func (r *KeyedRate[K]) Forget(k K) {
+	s := &r.shards[r.sharder.of(k)]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i, known := s.index[k]; known {
+		s.entries[i].bucket = rate.NewLimiter(s.limit, s.burst)
+	}
+}
+
 // Keys returns how many keys are remembered.
 func (r *KeyedRate[K]) Keys() int {
 	n := 0

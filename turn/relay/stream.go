@@ -69,6 +69,13 @@ func NewStream(conn net.Conn, limits StreamLimits) *Stream {
 // Drops returns how many media frames were dropped.
 func (s *Stream) Drops() uint64 { return s.drops.Load() }
 
+// Waiting returns how many bytes are queued.
+func (s *Stream) Waiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes
+}
+
 // Send queues media frames.
 func (s *Stream) Send(batch [][]byte) { s.enqueue(&s.media, batch) }
 

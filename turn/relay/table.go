@@ -3,6 +3,7 @@ package relay
 import (
 	"net/netip"
 	"sync"
+	"sync/atomic"
 )
 
 // Path is a UDP five-tuple seen from us: the client's transport address and
@@ -14,12 +15,17 @@ type Path struct {
 // Table finds the relay of a UDP client. It is safe for concurrent use.
 type Table struct {
 	shards [64]shard
+	strays atomic.Uint64
 }
 
 type shard struct {
 	mu     sync.RWMutex
 	relays map[Path]*Relay
 }
+
+// Strays returns how many ChannelData messages came from clients without a
+// relay.
+func (t *Table) Strays() uint64 { return t.strays.Load() }
 
 // NewTable returns an empty table.
 func NewTable() *Table {
@@ -63,5 +69,9 @@ func (t *Table) Forward(path Path, channel uint16, p []byte) bool {
 	s.mu.RLock()
 	r := s.relays[path]
 	s.mu.RUnlock()
-	return r != nil && r.Forward(channel, p)
+	if r == nil {
+		t.strays.Add(1)
+		return false
+	}
+	return r.Forward(channel, p)
 }
