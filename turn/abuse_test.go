@@ -1039,7 +1039,7 @@ func TestKick(t *testing.T) {
 	for _, network := range []string{"udp", "tcp"} {
 		c, relayed := site{server: s, network: network, addr: addr}.allocated(t)
 		free := s.FreePorts()
-		if n := s.Kick(func(ses turn.Session) bool { return ses.Relay == relayed }); n != 1 {
+		if n := s.Kick(func(ses turn.Session) bool { return ses.Relays[0] == relayed }); n != 1 {
 			t.Fatalf("kicked %d allocations, want 1", n)
 		}
 		if got := s.FreePorts(); got != free+1 {

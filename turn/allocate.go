@@ -1,16 +1,10 @@
 package turn
 
 import (
-	"crypto/rand"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"log/slog"
-	"net"
-	"net/netip"
 	"time"
 
-	"github.com/turngate/turngate/turn/relay"
 	"github.com/turngate/turngate/turn/wire"
 )
 
@@ -45,30 +39,33 @@ func (s *Server) handleAllocate(r *request) {
 		s.refuse(r, code)
 		return
 	}
-	// 7. REQUESTED-ADDRESS-FAMILY.
-	addr, ok := r.set.address(want.v6)
-	if !ok {
-		s.refuse(r, 440)
-		return
-	}
 	// 10. and 11. Quotas, and no new work while draining.
 	if s.draining.Load() {
 		s.refuse(r, 508)
 		return
 	}
-	if full := s.reserve(r); full != 0 {
+	switch full := s.reserve(r); full {
+	case 0:
+	case codeRepeated: // while it is being served; the next one gets the answer
+		s.metrics.dropped.WithLabelValues("retransmission").Inc()
+		return
+	default:
 		s.refuse(r, full)
 		return
 	}
-	ses, token, err := s.allocate(r, addr, want)
-	if err != nil {
+	ses, token, missing, code := s.allocate(r, want)
+	if code != 0 {
 		s.unreserve(r)
-		r.set.Log.Debug("allocation refused", "client", r.tuple.client, "err", err)
-		s.refuse(r, 508)
+		s.refuse(r, code)
 		return
 	}
 	b := wire.NewBuilder(wire.Allocate, wire.Success, r.msg.ID)
-	b.AddAddress(wire.XORRelayedAddress, ses.relay.Relayed())
+	for _, a := range ses.relayed() {
+		b.AddAddress(wire.XORRelayedAddress, a)
+	}
+	if missing != 0 {
+		b.AddAddressError(!ses.legs[0].v6(), missing)
+	}
 	b.AddUint32(wire.Lifetime, uint32(want.lifetime/time.Second))
 	if token != nil {
 		b.Add(wire.ReservationToken, token)
@@ -97,6 +94,7 @@ func (ses *session) retransmission(r *request) []byte {
 type allocateRequest struct {
 	lifetime time.Duration
 	v6       bool
+	both     bool     // ADDITIONAL-ADDRESS-FAMILY: IPv4 and IPv6
 	even     bool     // EVEN-PORT
 	next     bool     // its R bit: reserve the next port
 	token    *[8]byte // RESERVATION-TOKEN
@@ -144,6 +142,13 @@ func parseAllocate(m *wire.Message, transport Transport) (want allocateRequest, 
 			return want, 440
 		}
 	}
+	// 8. ADDITIONAL-ADDRESS-FAMILY asks for IPv6 beside IPv4.
+	if family, ok := m.Get(wire.AdditionalAddressFamily); ok {
+		if len(family) != 4 || family[0] != 2 || want.next || m.Has(wire.RequestedAddressFamily) || m.Has(wire.ReservationToken) {
+			return want, 400
+		}
+		want.both = true
+	}
 	want.lifetime, ok = lifetime(m)
 	if !ok {
 		return want, 400
@@ -184,193 +189,146 @@ func (set *settings) address(v6 bool) (Address, bool) {
 // reserve counts an allocation against the quotas, or returns the code of the
 // one that is used up.
 func (s *Server) reserve(r *request) (code int) {
+	code, limit := s.tryReserve(r)
+	if limit >= 0 {
+		s.limited(r, limit)
+	}
+	return code
+}
+
+// tryReserve also returns the limit that refuses, or a negative one.
+func (s *Server) tryReserve(r *request) (code int, limit limitName) {
 	l := r.set.Limits
 	addr := r.tuple.client.Addr()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.closed, !r.from.accepting(), l.Allocations > 0 && len(s.sessions) >= l.Allocations:
-		return 508
-	case l.AllocationsPerUser > 0 && s.perUser[r.user] >= l.AllocationsPerUser,
-		l.AllocationsPerAddress > 0 && s.perAddress[addr] >= l.AllocationsPerAddress:
-		return 486
+	case s.sessions[r.tuple] != nil, s.opening[r.tuple]:
+		return codeRepeated, -1
+	case s.closed, !r.from.accepting():
+		return 508, -1
+	case l.Allocations > 0 && len(s.sessions) >= l.Allocations:
+		return 508, limitAllocations
+	case l.AllocationsPerUser > 0 && s.perUser[r.user] >= l.AllocationsPerUser:
+		return 486, limitPerUser
+	case l.AllocationsPerAddress > 0 && s.perAddress[addr] >= l.AllocationsPerAddress:
+		return 486, limitPerAddress
 	}
 	s.perUser[r.user]++
 	s.perAddress[addr]++
-	return 0
+	s.opening[r.tuple] = true
+	return 0, -1
 }
+
+// codeRepeated is returned for an Allocate whose five-tuple is just getting its
+// allocation, or has got it since the request came. Requests that wait for a
+// database are handled beside the listener, which may receive them again.
+const codeRepeated = -1
 
 func (s *Server) unreserve(r *request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	delete(s.opening, r.tuple)
 	drop(s.perUser, r.user)
 	drop(s.perAddress, r.tuple.client.Addr())
 }
 
-// allocate opens the relay socket and makes the session. token is set when the
-// next port has been reserved.
-func (s *Server) allocate(r *request, addr Address, want allocateRequest) (ses *session, token []byte, err error) {
-	conn, port, err := s.open(addr, want)
-	if err != nil {
-		return nil, nil, err
+// allocate opens the relay sockets and makes the session. token is set when
+// the next port has been reserved, missing is the reason why one of two
+// families could not be had, and code is that of a refusal.
+func (s *Server) allocate(r *request, want allocateRequest) (ses *session, token []byte, missing, code int) {
+	ses = s.newSession(r.tuple, r.from, want.lifetime)
+	ses.user, ses.key, ses.algorithm, ses.realm = r.user, r.key, r.algorithm, r.realm
+	families := []bool{want.v6}
+	if want.both {
+		families = []bool{false, true}
 	}
-	if want.next {
-		if token, err = s.hold(addr, port+1); err != nil {
-			conn.Close()
-			s.ports.Return(port)
-			return nil, nil, err
+	for _, v6 := range families {
+		if failed := s.openLeg(r, ses, v6, want, &token); failed != 0 {
+			missing = failed
 		}
 	}
-	ses = s.newSession(r.tuple, r.from, conn, addr, want.lifetime)
-	ses.user, ses.key, ses.algorithm, ses.realm = r.user, r.key, r.algorithm, r.realm
-	if err = s.start(ses, want.lifetime, r.set.Log); err != nil {
-		s.ports.Return(port)
-		s.release(token)
-		return nil, nil, err
+	if len(ses.legs) == 0 {
+		return nil, nil, 0, missing
 	}
-	return ses, token, nil
+	if err := s.start(ses, want.lifetime, r.set.Log); err != nil {
+		s.release(token)
+		return nil, nil, 0, 508
+	}
+	return ses, token, missing, 0
 }
 
-// newSession makes the session of an open relay socket, which it owns from
-// here on.
-func (s *Server) newSession(tuple fiveTuple, from client, conn *net.UDPConn, addr Address, lifetime time.Duration) *session {
-	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	ses := &session{
+// openLeg opens the relay socket of a family, or returns why not: 440 or 508.
+func (s *Server) openLeg(r *request, ses *session, v6 bool, want allocateRequest, token *[]byte) (code int) {
+	addr, ok := r.set.address(v6)
+	if !ok {
+		return 440
+	}
+	conn, reserved, err := s.open(addr, want)
+	if err != nil {
+		s.limited(r, limitPorts)
+		r.set.Log.Debug("allocation refused", "client", r.tuple.client, "err", err)
+		return 508
+	}
+	ses.addLeg(conn, addr.External)
+	*token = reserved
+	return 0
+}
+
+// newSession makes a session without a leg.
+func (s *Server) newSession(tuple fiveTuple, from client, lifetime time.Duration) *session {
+	return &session{
 		s: s, id: newID(), tuple: tuple, from: from,
-		local:   netip.AddrPortFrom(local.Addr().Unmap(), local.Port()),
 		created: time.Now(),
 		expires: time.Now().Add(lifetime),
 	}
-	ids := newTransactionIDs()
-	ses.relay = relay.New(relay.Options{
-		Conn:   conn,
-		Egress: from.egress(),
-		Clock:  s.clock,
-		Indicate: func(dst []byte, peer netip.AddrPort, p []byte) []byte {
-			return wire.AppendDataIndication(dst, ids.next(), peer, p)
-		},
-		Local:   s.deliver,
-		Relayed: netip.AddrPortFrom(addr.External, local.Port()),
-	})
-	return ses
 }
 
-// start brings the session to life: the allocator owns its end from here on.
-// When it fails the relay socket is closed and nothing is left.
+// start brings the session to life: the allocator owns the end of its legs
+// from here on. When it fails nothing is left.
 func (s *Server) start(ses *session, lifetime time.Duration, log *slog.Logger) error {
 	ses.log = log.With("session", ses.id, "client", ses.tuple.client, "transport", ses.tuple.transport,
-		"user", printable(ses.user), "relay", ses.relay.Relayed())
-	alloc, err := s.allocator.Allocate(ses.relay, ses.relay.Relayed(), lifetime, ses.ended)
-	if err != nil {
-		return err
+		"user", printable(ses.user), "relay", ses.relayed())
+	for i, l := range ses.legs {
+		if err := l.start(lifetime); err != nil {
+			ses.abandon(i)
+			return err
+		}
 	}
-	ses.alloc = alloc
+	if len(ses.legs) == 2 {
+		ses.legs[0].relay.SetNext(ses.legs[1].relay)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	delete(s.opening, ses.tuple)
 	if ses.removed.Load() { // the server stops: it has ended already
 		return nil
 	}
 	s.sessions[ses.tuple] = ses
-	s.relays.set(ses.relay)
+	for _, l := range ses.live() {
+		s.relays.set(l.relay)
+	}
 	if ses.tuple.transport == UDP {
-		s.table.Set(relay.Path{Client: ses.tuple.client, Server: ses.tuple.server}, ses.relay)
+		s.table.Set(ses.path(), ses.legs[0].relay)
 	}
 	ses.from.opened(ses)
 	s.metrics.opened(ses)
+	s.joined(ses)
 	ses.log.Info("allocation open")
 	return nil
 }
 
-// portTries bounds how many ports held by other programs one request skips.
-const portTries = 16
-
-// open takes a port of the range and binds it. A port that another program
-// holds is set aside and another one tried.
-func (s *Server) open(addr Address, want allocateRequest) (*net.UDPConn, uint16, error) {
-	if want.token != nil {
-		return s.redeem(addr, *want.token)
-	}
-	var last error
-	for range portTries {
-		port, err := s.take(want)
-		if err != nil {
-			return nil, 0, errors.Join(err, last)
-		}
-		conn, err := bind(addr, port)
-		if err == nil {
-			return conn, port, nil
-		}
-		last = fmt.Errorf("relay port %d: %w", port, err)
-		s.ports.Busy(port)
-		if want.next {
-			s.ports.Return(port + 1)
+// abandon undoes a start that failed at leg n: the legs before it are ended,
+// those behind it were never started.
+func (ses *session) abandon(n int) {
+	ses.removed.Store(true) // it was never there: nothing is logged or counted
+	for i, l := range ses.legs {
+		switch {
+		case i < n:
+			_ = l.alloc.Close()
+		case i > n:
+			l.relay.Close()
+			ses.s.ports.of(l.v6()).Return(l.port)
 		}
 	}
-	return nil, 0, last
-}
-
-func (s *Server) take(want allocateRequest) (uint16, error) {
-	switch {
-	case want.next:
-		return s.ports.TakePair()
-	case want.even:
-		return s.ports.TakeEven()
-	}
-	return s.ports.Take()
-}
-
-// reservation holds the port behind an even one, with its socket bound so
-// that nobody else gets it (RFC 8656 section 7.2).
-type reservation struct {
-	addr  Address
-	port  uint16
-	conn  *net.UDPConn
-	timer *time.Timer
-}
-
-// hold reserves a port that has been taken and returns its token.
-func (s *Server) hold(addr Address, port uint16) ([]byte, error) {
-	conn, err := bind(addr, port)
-	if err != nil {
-		s.ports.Busy(port)
-		return nil, fmt.Errorf("relay port %d: %w", port, err)
-	}
-	var token [8]byte
-	rand.Read(token[:])
-	res := &reservation{addr: addr, port: port, conn: conn}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.reservations[token] = res
-	res.timer = time.AfterFunc(reservationLifetime, func() { s.release(token[:]) })
-	return token[:], nil
-}
-
-// redeem takes what a token holds.
-func (s *Server) redeem(addr Address, token [8]byte) (*net.UDPConn, uint16, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	res := s.reservations[token]
-	if res == nil || res.addr.External.Is6() != addr.External.Is6() {
-		return nil, 0, errors.New("no such reservation")
-	}
-	res.timer.Stop()
-	delete(s.reservations, token)
-	return res.conn, res.port, nil
-}
-
-// release gives back what a token holds, if it still holds something.
-func (s *Server) release(token []byte) {
-	if token == nil {
-		return
-	}
-	s.mu.Lock()
-	res := s.reservations[[8]byte(token)]
-	delete(s.reservations, [8]byte(token))
-	s.mu.Unlock()
-	if res == nil {
-		return
-	}
-	res.timer.Stop()
-	res.conn.Close()
-	s.ports.Return(res.port)
 }

@@ -123,8 +123,18 @@ func (s *Server) authenticate(r *request) bool {
 				return true
 			}
 		}
+		switch key, found := s.lookUp(r, user, algorithm); found {
+		case foundKey:
+			r.user, r.key, r.algorithm = user, key, algorithm
+			return true
+		case foundLater:
+			return false
+		case foundNoAnswer: // not the client's failure
+			s.challenge(r, 401)
+			return false
+		}
 	}
-	s.metrics.authFailures.Inc()
+	s.failed(r, user, algorithm)
 	s.challenge(r, 401)
 	return false
 }
@@ -162,10 +172,11 @@ func (r *request) madeWith(key wire.Key) bool {
 // no call. For an unknown user there is one key that fits nothing, so that the
 // answer takes as long as for a wrong password.
 func (s *Server) candidates(r *request, user string, a wire.Algorithm) (keys []wire.Key) {
-	if ses := r.session; ses != nil && ses.user == user && ses.algorithm == a && !r.set.StrictExpiry {
+	passwords := r.set.passwords(user, r.now)
+	if ses := r.session; ses != nil && ses.user == user && ses.algorithm == a && (!r.set.StrictExpiry || len(passwords) == 0 && r.stillKnown(user)) {
 		keys = append(keys, ses.key)
 	}
-	for _, p := range r.set.passwords(user, r.now) {
+	for _, p := range passwords {
 		keys = append(keys, a.NewKey(user, r.realm, p))
 	}
 	if len(keys) == 0 {

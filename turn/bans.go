@@ -157,7 +157,7 @@ func (r *request) wasGood(user string, a wire.Algorithm) bool {
 	if !ok || r.now.Before(expired) || r.now.Sub(expired) > forgivenFor {
 		return false
 	}
-	return slices.ContainsFunc(r.set.Secrets, func(secret string) bool {
+	return slices.ContainsFunc(r.secrets(), func(secret string) bool {
 		return r.madeWith(a.NewKey(user, r.realm, restPassword(secret, user)))
 	})
 }

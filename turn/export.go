@@ -22,19 +22,31 @@ type State struct {
 	User, Realm    string
 	Key            wire.Key
 	Algorithm      wire.Algorithm // of the key
-	External       netip.Addr
 	Created        time.Time
 	Expires        time.Time
-	Permissions    []relay.PermitState
-	Channels       []relay.ChannelState
+	Relays         []RelayState // one, or one of each family
 
 	// The last Allocate and its answer, for a retransmission.
 	Request wire.TransactionID
 	Answer  []byte
+}
+
+// RelayState is one relayed transport address of a State.
+type RelayState struct {
+	External    netip.Addr
+	Permissions []relay.PermitState
+	Channels    []relay.ChannelState
 
 	// Socket is a duplicate of the relay socket. Whoever holds the State
 	// closes it; Restore does.
 	Socket *os.File `json:"-"`
+}
+
+// Close closes the sockets of a state that is not restored.
+func (st *State) Close() {
+	for _, r := range st.Relays {
+		r.Socket.Close()
+	}
 }
 
 // Export returns the state of every UDP allocation. The server goes on; close
@@ -45,30 +57,43 @@ func (s *Server) Export() ([]State, error) {
 		if ses.tuple.transport != UDP {
 			continue
 		}
-		socket, err := ses.relay.Conn().File()
-		if errors.Is(err, net.ErrClosed) {
-			continue // it ended just now
-		}
+		st, err := ses.export()
 		if err != nil {
 			for _, st := range all {
-				st.Socket.Close()
+				st.Close()
 			}
-			return nil, fmt.Errorf("relay %v: %w", ses.relay.Relayed(), err)
+			return nil, err
 		}
-		st := State{
-			Client: ses.tuple.client, Server: ses.tuple.server,
-			User: ses.user, Realm: ses.realm, Key: ses.key, Algorithm: ses.algorithm,
-			External: ses.relay.Relayed().Addr(),
-			Created:  ses.created,
-			Socket:   socket,
+		if len(st.Relays) > 0 { // else it ended just now
+			all = append(all, st)
 		}
-		st.Permissions, st.Channels = ses.relay.State()
-		ses.mu.Lock()
-		st.Expires, st.Request, st.Answer = ses.expires, ses.request, ses.answer
-		ses.mu.Unlock()
-		all = append(all, st)
 	}
 	return all, nil
+}
+
+func (ses *session) export() (State, error) {
+	st := State{
+		Client: ses.tuple.client, Server: ses.tuple.server,
+		User: ses.user, Realm: ses.realm, Key: ses.key, Algorithm: ses.algorithm,
+		Created: ses.created,
+	}
+	ses.mu.Lock()
+	st.Expires, st.Request, st.Answer = ses.expires, ses.request, ses.answer
+	ses.mu.Unlock()
+	for _, l := range ses.live() {
+		socket, err := l.relay.Conn().File()
+		if errors.Is(err, net.ErrClosed) {
+			continue
+		}
+		if err != nil {
+			st.Close()
+			return State{}, fmt.Errorf("relay %v: %w", l.relay.Relayed(), err)
+		}
+		r := RelayState{External: l.relay.Relayed().Addr(), Socket: socket}
+		r.Permissions, r.Channels = l.relay.State()
+		st.Relays = append(st.Relays, r)
+	}
+	return st, nil
 }
 
 // ExportUDP returns a duplicate of a listening socket, for AdoptUDP.
@@ -88,79 +113,94 @@ func (s *Server) AdoptUDP(f *os.File) (*relay.Listener, error) {
 	return relay.Adopt(f, s.table)
 }
 
-// Restore goes on with an allocation: same client, same relayed address, and
+// Restore goes on with an allocation: same client, same relayed addresses, and
 // what is left of its lifetime, permissions and channels. Its listener must be
-// served already. The socket of the state is closed in any case.
+// served already. The sockets of the state are closed in any case.
 func (s *Server) Restore(st State) error {
-	defer st.Socket.Close()
-	left := time.Until(st.Expires)
-	if left <= 0 {
-		return fmt.Errorf("allocation of %v: expired", st.Client)
-	}
-	pc, err := net.FilePacketConn(st.Socket)
-	if err != nil {
-		return fmt.Errorf("relay socket of %v: %w", st.Client, err)
-	}
-	conn, ok := pc.(*net.UDPConn)
-	if !ok {
-		pc.Close()
-		return fmt.Errorf("relay socket of %v is not UDP", st.Client)
-	}
-	if err := s.restore(st, conn, left); err != nil {
-		conn.Close()
+	defer st.Close()
+	if err := s.restore(st); err != nil {
 		return fmt.Errorf("allocation of %v: %w", st.Client, err)
 	}
 	return nil
 }
 
-func (s *Server) restore(st State, conn *net.UDPConn, left time.Duration) error {
+func (s *Server) restore(st State) error {
+	left := time.Until(st.Expires)
+	if left <= 0 {
+		return errors.New("expired")
+	}
 	l := s.listenerOf(st.Server)
 	if l == nil {
 		return fmt.Errorf("nothing listens on %v", st.Server)
 	}
-	port := uint16(conn.LocalAddr().(*net.UDPAddr).Port)
-	if err := s.ports.Claim(port); err != nil {
-		return err
-	}
-	tuple := fiveTuple{UDP, st.Client, st.Server}
 	from := &datagramClient{l: l, path: relay.Path{Client: st.Client, Server: st.Server}}
-	ses := s.newSession(tuple, from, conn, Address{External: st.External}, left)
+	ses := s.newSession(fiveTuple{UDP, st.Client, st.Server}, from, left)
 	ses.user, ses.key, ses.algorithm = st.User, st.Key, st.Algorithm
 	ses.realm, ses.created = st.Realm, st.Created
 	ses.request, ses.answer = st.Request, st.Answer
+	for _, r := range st.Relays {
+		if err := s.adopt(ses, r); err != nil {
+			ses.abandon(-1)
+			return err
+		}
+	}
+	if len(ses.legs) == 0 {
+		return errors.New("no relay socket")
+	}
 	s.mu.Lock()
 	s.perUser[ses.user]++
-	s.perAddress[tuple.client.Addr()]++
+	s.perAddress[st.Client.Addr()]++
 	s.mu.Unlock()
 	if err := s.start(ses, left, s.settings.Load().Log); err != nil {
 		s.mu.Lock()
 		drop(s.perUser, ses.user)
-		drop(s.perAddress, tuple.client.Addr())
+		drop(s.perAddress, st.Client.Addr())
 		s.mu.Unlock()
-		s.ports.Return(port)
 		return err
 	}
-	if err := ses.reinstall(st); err != nil {
-		ses.end("could not be restored")
-		return err
+	for i, l := range ses.legs {
+		if err := l.reinstall(st.Relays[i]); err != nil {
+			ses.end("could not be restored")
+			return err
+		}
 	}
 	return nil
 }
 
-// reinstall gives a restored session its permissions and channels, with the
-// time that they had left.
-func (ses *session) reinstall(st State) error {
-	for _, p := range st.Permissions {
-		if err := ses.alloc.Permit(p.Peer); err != nil {
-			return err
-		}
-		ses.relay.Permit(p.Peer, p.Until)
+// adopt gives a session that has not started the relay socket of a state.
+func (s *Server) adopt(ses *session, r RelayState) error {
+	pc, err := net.FilePacketConn(r.Socket)
+	if err != nil {
+		return err
 	}
-	for _, c := range st.Channels {
-		if err := ses.alloc.Bind(c.Channel, c.Peer); err != nil {
+	conn, ok := pc.(*net.UDPConn)
+	if !ok {
+		pc.Close()
+		return errors.New("relay socket is not UDP")
+	}
+	port := conn.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	if err := s.ports.of(r.External.Is6()).Claim(port); err != nil {
+		conn.Close()
+		return err
+	}
+	ses.addLeg(conn, r.External)
+	return nil
+}
+
+// reinstall gives a restored leg its permissions and channels, with the time
+// that they had left.
+func (l *leg) reinstall(r RelayState) error {
+	for _, p := range r.Permissions {
+		if err := l.alloc.Permit(p.Peer); err != nil {
 			return err
 		}
-		if err := ses.relay.Bind(c.Channel, c.Peer, c.Until, time.Time{}); err != nil {
+		l.relay.Permit(p.Peer, p.Until)
+	}
+	for _, c := range r.Channels {
+		if err := l.alloc.Bind(c.Channel, c.Peer); err != nil {
+			return err
+		}
+		if err := l.relay.Bind(c.Channel, c.Peer, c.Until, time.Time{}); err != nil {
 			return err
 		}
 	}

@@ -2,9 +2,12 @@ package turn
 
 import (
 	"strconv"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/turngate/turngate/turn/relay"
 	"github.com/turngate/turngate/turn/wire"
 )
 
@@ -18,6 +21,8 @@ type metrics struct {
 	dropped      *prometheus.CounterVec
 	streams      *prometheus.GaugeVec
 	freePorts    prometheus.GaugeFunc
+	lookups      *prometheus.CounterVec
+	lookupTime   *prometheus.HistogramVec
 	traffic      *traffic
 }
 
@@ -48,6 +53,21 @@ func newMetrics(s *Server) *metrics {
 			Name: "turngate_turn_free_ports", Help: "Relayed ports that can be had.",
 		}, func() float64 { return float64(s.FreePorts()) }),
 		traffic: &traffic{s: s},
+		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "turngate_turn_lookups_total", Help: "Users and secrets looked up in databases, by what came of it; cached needs no question.",
+		}, []string{"database", "outcome"}),
+		lookupTime: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "turngate_turn_lookup_seconds", Help: "How long databases took to answer.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
+		}, []string{"database"}),
+	}
+}
+
+// looked counts a lookup. took is of one that a database was asked for.
+func (m *metrics) looked(d *directory, outcome string, took time.Duration) {
+	m.lookups.WithLabelValues(d.Name, outcome).Inc()
+	if took > 0 {
+		m.lookupTime.WithLabelValues(d.Name).Observe(took.Seconds())
 	}
 }
 
@@ -55,7 +75,7 @@ func newMetrics(s *Server) *metrics {
 func (s *Server) Collectors() []prometheus.Collector {
 	m := s.metrics
 	return []prometheus.Collector{m.allocations, m.allocated, m.answers, m.authFailures, m.refusedPeers,
-		m.dropped, m.streams, m.freePorts, m.traffic}
+		m.dropped, m.streams, m.freePorts, m.traffic, m.lookups, m.lookupTime}
 }
 
 func (m *metrics) answered(t Transport, method wire.Method, code int) {
@@ -73,7 +93,10 @@ func (m *metrics) closed(ses *session) {
 }
 
 func family(ses *session) string {
-	if ses.relay.Relayed().Addr().Is6() {
+	switch {
+	case len(ses.legs) == 2:
+		return "both"
+	case ses.legs[0].v6():
 		return "ipv6"
 	}
 	return "ipv4"
@@ -86,16 +109,33 @@ type traffic struct {
 	ended carried // guarded by s.mu
 }
 
-type carried struct{ packets, bytes, dropped [2]uint64 } // up, down
+// carried counts in both directions, up first.
+type carried struct {
+	packets, bytes                [2]uint64
+	unpermitted, failed, limited  [2]uint64
+	queue, toClient, unknownTuple uint64
+}
 
 func (c *carried) add(ses *session) {
-	st := ses.relay.Stats()
-	c.packets[0] += st.PacketsUp.Load()
-	c.packets[1] += st.PacketsDown.Load()
-	c.bytes[0] += st.BytesUp.Load()
-	c.bytes[1] += st.BytesDown.Load()
-	c.dropped[0] += st.DroppedUp.Load() + st.FailedUp.Load()
-	c.dropped[1] += st.DroppedDown.Load() + st.FailedDown.Load()
+	for _, l := range ses.legs {
+		c.addStats(l.relay.Stats())
+	}
+}
+
+func (c *carried) addStats(st *relay.Stats) {
+	for i, up := range []bool{true, false} {
+		pick := func(u, d *atomic.Uint64) uint64 {
+			if up {
+				return u.Load()
+			}
+			return d.Load()
+		}
+		c.packets[i] += pick(&st.PacketsUp, &st.PacketsDown)
+		c.bytes[i] += pick(&st.BytesUp, &st.BytesDown)
+		c.unpermitted[i] += pick(&st.DroppedUp, &st.DroppedDown)
+		c.failed[i] += pick(&st.FailedUp, &st.FailedDown)
+		c.limited[i] += pick(&st.LimitedUp, &st.LimitedDown)
+	}
 }
 
 // add keeps the counters of a session that ends. s.mu is held.
@@ -104,27 +144,79 @@ func (t *traffic) add(ses *session) { t.ended.add(ses) }
 var (
 	packetsDesc = prometheus.NewDesc("turngate_turn_packets_total", "Datagrams relayed; up is client to peer.", []string{"direction"}, nil)
 	bytesDesc   = prometheus.NewDesc("turngate_turn_bytes_total", "Payload relayed; up is client to peer.", []string{"direction"}, nil)
-	lostDesc    = prometheus.NewDesc("turngate_turn_relay_dropped_total", "Datagrams not relayed: no permission, no channel, refused by the socket.", []string{"direction"}, nil)
+	lostDesc    = prometheus.NewDesc("turngate_turn_relay_dropped_total", "Datagrams not relayed. permission: no permission or channel; "+
+		"socket: refused by the system; bandwidth: over a limit of bytes a second; queue: too old or too many for a TCP or TLS client; "+
+		"allocation: from a client without one.", []string{"direction", "reason"}, nil)
+	limitDesc   = prometheus.NewDesc("turngate_turn_limit_hits_total", "Requests refused, or datagrams dropped, by a limit; named as its key in the configuration.", []string{"limit"}, nil)
+	portsDesc   = prometheus.NewDesc("turngate_turn_ports", "Relayed ports. resting: given back not long ago, free if need be; busy: held by other programs.", []string{"state", "family"}, nil)
+	bansDesc    = prometheus.NewDesc("turngate_turn_bans", "Sources that are banned now for failed authentications.", nil, nil)
+	bansMade    = prometheus.NewDesc("turngate_turn_bans_total", "Bans made.", nil, nil)
+	waitingDesc = prometheus.NewDesc("turngate_turn_queued_bytes", "What waits for TCP and TLS clients.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (t *traffic) Describe(ch chan<- *prometheus.Desc) {
-	ch <- packetsDesc
-	ch <- bytesDesc
-	ch <- lostDesc
+	for _, d := range []*prometheus.Desc{packetsDesc, bytesDesc, lostDesc, limitDesc, portsDesc, bansDesc, bansMade, waitingDesc} {
+		ch <- d
+	}
+}
+
+// sum adds the live counters to those of what has ended.
+func (t *traffic) sum() (sum carried, waiting int) {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	sum = t.ended
+	for _, ses := range t.s.sessions {
+		sum.add(ses)
+	}
+	for st := range t.s.streams {
+		sum.queue += st.out.Drops()
+		waiting += st.out.Waiting()
+	}
+	for _, l := range t.s.listeners {
+		sum.toClient += l.udp.Drops()
+	}
+	for l := range t.s.retired {
+		sum.toClient += l.udp.Drops()
+	}
+	sum.unknownTuple = t.s.table.Strays()
+	return sum, waiting
 }
 
 // Collect implements prometheus.Collector.
 func (t *traffic) Collect(ch chan<- prometheus.Metric) {
-	t.s.mu.Lock()
-	sum := t.ended
-	for _, ses := range t.s.sessions {
-		sum.add(ses)
+	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
 	}
-	t.s.mu.Unlock()
+	gauge := func(d *prometheus.Desc, n int, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), labels...)
+	}
+	sum, waiting := t.sum()
 	for i, direction := range []string{"up", "down"} {
-		ch <- prometheus.MustNewConstMetric(packetsDesc, prometheus.CounterValue, float64(sum.packets[i]), direction)
-		ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(sum.bytes[i]), direction)
-		ch <- prometheus.MustNewConstMetric(lostDesc, prometheus.CounterValue, float64(sum.dropped[i]), direction)
+		counter(packetsDesc, sum.packets[i], direction)
+		counter(bytesDesc, sum.bytes[i], direction)
+		counter(lostDesc, sum.unpermitted[i], direction, "permission")
+		counter(lostDesc, sum.limited[i], direction, "bandwidth")
 	}
+	counter(lostDesc, sum.failed[0], "up", "socket")
+	counter(lostDesc, sum.failed[1]+sum.toClient, "down", "socket")
+	counter(lostDesc, sum.queue, "down", "queue")
+	counter(lostDesc, sum.unknownTuple, "up", "allocation")
+	gauge(waitingDesc, waiting)
+	for limit := range limitNames {
+		counter(limitDesc, t.s.hits[limit].Load(), limit.String())
+	}
+	set := t.s.settings.Load()
+	for i, name := range []string{"ipv4", "ipv6"} {
+		if _, ok := set.address(i == 1); !ok {
+			continue
+		}
+		p := t.s.ports.of(i == 1).Stats()
+		gauge(portsDesc, p.Free-p.Resting, "free", name)
+		gauge(portsDesc, p.Resting, "resting", name)
+		gauge(portsDesc, p.Busy, "busy", name)
+		gauge(portsDesc, p.Taken, "taken", name)
+	}
+	gauge(bansDesc, len(t.s.Bans()))
+	counter(bansMade, t.s.bans.made.Load())
 }

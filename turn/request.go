@@ -49,6 +49,8 @@ type request struct {
 	session *session // of the five-tuple, nil when there is none
 	realm   string
 	now     time.Time
+	raw     []byte // the message; borrowed like msg
+	looked  looked // answers that the request has waited for
 
 	// Set by authentication. Without a key an answer carries no integrity.
 	user      string
@@ -62,7 +64,16 @@ type request struct {
 // A panic ends the message and nothing else: it is counted and logged, and
 // everybody's calls go on.
 func (s *Server) handle(tuple fiveTuple, from client, p []byte) bool {
+	return s.process(tuple, from, p, looked{})
+}
+
+// process is handle for a request that databases have been asked about before.
+func (s *Server) process(tuple fiveTuple, from client, p []byte, before looked) bool {
 	defer s.contain("message")
+	if s.bans.holds(tuple.client.Addr(), time.Now()) && s.session(tuple) == nil {
+		s.metrics.dropped.WithLabelValues("banned").Inc()
+		return false
+	}
 	var msg wire.Message
 	if err := msg.Parse(p); err != nil {
 		s.metrics.dropped.WithLabelValues("malformed").Inc()
@@ -79,6 +90,8 @@ func (s *Server) handle(tuple fiveTuple, from client, p []byte) bool {
 		from:    from,
 		session: s.session(tuple),
 		now:     time.Now(),
+		raw:     p,
+		looked:  before,
 	}
 	r.realm = r.set.Realm
 	if r.session != nil {
@@ -164,7 +177,7 @@ func (s *Server) handleBinding(r *request) {
 // needs to try again. The offer of SHA-256 makes the answer longer, so over
 // UDP it goes to requests only that are long enough to pay for it.
 func (s *Server) challenge(r *request, code int) {
-	b := s.challengeWith(r, code, true)
+	b := s.challengeWith(r, code, r.directory() == nil) // the keys in a database are MD5
 	if r.tuple.transport == UDP && float64(len(b.Bytes())) > maxReflection*float64(r.msg.Len()) {
 		b = s.challengeWith(r, code, false)
 	}

@@ -51,15 +51,18 @@ func (s *Server) handleRefresh(r *request) {
 		s.refuse(r, 400)
 		return
 	}
+	legs := ses.live()
 	if family, ok := r.msg.Get(wire.RequestedAddressFamily); ok {
 		if len(family) != 4 {
 			s.refuse(r, 400)
 			return
 		}
-		if (family[0] == 2) != ses.relay.Relayed().Addr().Is6() {
+		l := ses.leg(family[0] == 2)
+		if l == nil || family[0] != 1 && family[0] != 2 {
 			s.refuse(r, 443)
 			return
 		}
+		legs = []*leg{l}
 	}
 	if wanted == 0 {
 		// The answer first: on a stream the end of the allocation may be
@@ -67,22 +70,32 @@ func (s *Server) handleRefresh(r *request) {
 		b := wire.NewBuilder(wire.Refresh, wire.Success, r.msg.ID)
 		b.AddUint32(wire.Lifetime, 0)
 		s.finish(r, b, 0)
-		ses.end("released by the client")
+		released := "released by the client"
+		ses.reason.CompareAndSwap(nil, &released)
+		for _, l := range legs {
+			_ = l.alloc.Close()
+		}
 		return
 	}
-	ses.mu.Lock()
-	err := ses.alloc.Refresh(wanted)
-	if err == nil {
-		ses.expires = r.now.Add(wanted)
-	}
-	ses.mu.Unlock()
-	if err != nil {
+	if err := ses.refresh(legs, r.now, wanted); err != nil {
 		s.verdict(r, err)
 		return
 	}
 	b := wire.NewBuilder(wire.Refresh, wire.Success, r.msg.ID)
 	b.AddUint32(wire.Lifetime, uint32(wanted/time.Second))
 	s.finish(r, b, 0)
+}
+
+func (ses *session) refresh(legs []*leg, now time.Time, lifetime time.Duration) error {
+	ses.mu.Lock()
+	defer ses.mu.Unlock()
+	for _, l := range legs {
+		if err := l.alloc.Refresh(lifetime); err != nil {
+			return err
+		}
+	}
+	ses.expires = now.Add(lifetime)
+	return nil
 }
 
 // handleCreatePermission is RFC 8656 section 10.2: all peers or none.
@@ -112,16 +125,22 @@ func (s *Server) handleCreatePermission(r *request) {
 	ses.mu.Lock()
 	defer ses.mu.Unlock()
 	if !ses.roomFor(r, wanted...) {
+		s.limited(r, limitPermissions)
 		s.refuse(r, 508)
 		return
 	}
 	until := r.now.Add(allocator.PermissionLifetime)
 	for _, peer := range wanted {
-		if err := ses.alloc.Permit(peer); err != nil {
+		l := ses.leg(peer.Is6())
+		if l == nil { // ended since it was judged
+			s.refuse(r, 437)
+			return
+		}
+		if err := l.alloc.Permit(peer); err != nil {
 			s.verdict(r, err)
 			return
 		}
-		ses.relay.Permit(peer, until)
+		l.relay.Permit(peer, until)
 	}
 	s.verdict(r, nil)
 }
@@ -130,11 +149,11 @@ func (s *Server) handleCreatePermission(r *request) {
 func (ses *session) roomFor(r *request, peers ...netip.Addr) bool {
 	missing := make(map[netip.Addr]bool)
 	for _, p := range peers {
-		if !ses.relay.HasPermit(p) {
+		if l := ses.leg(p.Is6()); l == nil || !l.relay.HasPermit(p) {
 			missing[p] = true
 		}
 	}
-	permits, _ := ses.relay.Counts()
+	permits, _ := ses.counts()
 	return len(missing) == 0 || permits+len(missing) <= r.set.Limits.Permissions
 }
 
@@ -164,18 +183,29 @@ func (s *Server) handleChannelBind(r *request) {
 	peer = v.Peer
 	ses.mu.Lock()
 	defer ses.mu.Unlock()
-	if err := ses.relay.CanBind(channel, peer); err != nil {
+	l, other := ses.leg(peer.Addr().Is6()), ses.leg(!peer.Addr().Is6())
+	if l == nil { // ended since it was judged
+		s.refuse(r, 437)
+		return
+	}
+	if l.relay.CanBind(channel, peer) != nil || other != nil && other.relay.HasChannel(channel) {
 		s.refuse(r, 400)
 		return
 	}
-	_, channels := ses.relay.Counts()
-	if !ses.relay.HasChannel(channel) && channels >= r.set.Limits.Channels || !ses.roomFor(r, peer.Addr()) {
+	_, channels := ses.counts()
+	if !l.relay.HasChannel(channel) && channels >= r.set.Limits.Channels {
+		s.limited(r, limitChannels)
 		s.refuse(r, 508)
 		return
 	}
-	err := ses.alloc.Bind(channel, peer)
+	if !ses.roomFor(r, peer.Addr()) {
+		s.limited(r, limitPermissions)
+		s.refuse(r, 508)
+		return
+	}
+	err := l.alloc.Bind(channel, peer)
 	if err == nil {
-		err = ses.relay.Bind(channel, peer, r.now.Add(allocator.ChannelLifetime), r.now.Add(allocator.PermissionLifetime))
+		err = l.relay.Bind(channel, peer, r.now.Add(allocator.ChannelLifetime), r.now.Add(allocator.PermissionLifetime))
 	}
 	s.verdict(r, err)
 }
@@ -194,14 +224,13 @@ func lastChannel(m *wire.Message) uint16 {
 // judge returns the code that refuses a peer, or 0. The family of what was
 // sent counts (443), then the policy (403), which an operator learns of.
 func (s *Server) judge(r *request, ses *session, sent netip.AddrPort, v peers.Verdict) (code int) {
-	relayed := ses.relay.Relayed().Addr()
 	switch {
-	case sent.Addr().Is6() != relayed.Is6() && !sent.Addr().Is4In6():
+	case ses.leg(sent.Addr().Is6()) == nil && !sent.Addr().Is4In6():
 		return 443
 	case !v.Allowed():
 		s.logRefusal(r, v)
 		return 403
-	case v.Peer.Addr().Is6() != relayed.Is6():
+	case ses.leg(v.Peer.Addr().Is6()) == nil:
 		return 443 // an IPv4-mapped peer on an IPv6 allocation
 	}
 	return 0
@@ -236,9 +265,13 @@ func (s *Server) handleSend(r *request) {
 		s.metrics.dropped.WithLabelValues("peer").Inc()
 		return
 	}
-	if r.msg.Has(wire.DontFragment) {
-		ses.relay.SendUnfragmented(v.Peer, data)
-		return
+	l := ses.leg(v.Peer.Addr().Is6())
+	switch {
+	case l == nil:
+		s.metrics.dropped.WithLabelValues("peer").Inc()
+	case r.msg.Has(wire.DontFragment):
+		l.relay.SendUnfragmented(v.Peer, data)
+	default:
+		l.relay.SendTo(v.Peer, data)
 	}
-	ses.relay.SendTo(v.Peer, data)
 }

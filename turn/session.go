@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/turngate/turngate/turn/allocator"
 	"github.com/turngate/turngate/turn/relay"
 	"github.com/turngate/turngate/turn/wire"
 )
@@ -27,12 +26,13 @@ type session struct {
 	algorithm wire.Algorithm // of the key
 	realm     string
 	from      client
-	relay     *relay.Relay
-	local     netip.AddrPort // what the relay socket is bound to
+	legs      []*leg // one or two; fixed once started
 	created   time.Time
 	log       *slog.Logger
 
-	alloc *allocator.Allocation
+	source  netip.Prefix // see joined
+	budgets sessionBudgets
+	rates   rates
 
 	mu      sync.Mutex // one request at a time; guards the fields below
 	request wire.TransactionID
@@ -54,10 +54,17 @@ func (s *Server) session(t fiveTuple) *session {
 // socket is closed and the port is free.
 func (ses *session) end(reason string) {
 	ses.reason.CompareAndSwap(nil, &reason)
-	_ = ses.alloc.Close() // the allocator being closed says the same
+	for _, l := range ses.live() {
+		_ = l.alloc.Close() // the allocator being closed says the same
+	}
 }
 
-// ended is called by the allocator when the allocation is gone.
+// path is the five-tuple as the data plane has it.
+func (ses *session) path() relay.Path {
+	return relay.Path{Client: ses.tuple.client, Server: ses.tuple.server}
+}
+
+// ended is called when the last leg is gone.
 func (ses *session) ended() {
 	if ses.removed.Swap(true) {
 		return
@@ -65,13 +72,12 @@ func (ses *session) ended() {
 	expired := "expired"
 	ses.reason.CompareAndSwap(nil, &expired)
 	s := ses.s
-	s.relays.delete(ses.relay)
-	s.ports.Return(ses.local.Port()) // before anybody can see that the allocation is gone
 	s.mu.Lock()
 	if s.sessions[ses.tuple] == ses {
 		delete(s.sessions, ses.tuple)
 		ses.from.closed()
 		s.metrics.closed(ses)
+		s.left(ses)
 	}
 	drop(s.perUser, ses.user)
 	drop(s.perAddress, ses.tuple.client.Addr())
@@ -79,15 +85,15 @@ func (ses *session) ended() {
 	s.changed = make(chan struct{})
 	s.mu.Unlock()
 	if ses.tuple.transport == UDP {
-		s.table.Delete(relay.Path{Client: ses.tuple.client, Server: ses.tuple.server}, ses.relay)
+		s.table.Delete(ses.path(), ses.legs[0].relay)
 	}
 
-	st := ses.relay.Stats()
+	sum := ses.traffic()
 	ses.log.LogAttrs(context.Background(), slog.LevelInfo, "allocation closed",
 		slog.String("reason", *ses.reason.Load()),
-		slog.Uint64("bytes_up", st.BytesUp.Load()),
-		slog.Uint64("bytes_down", st.BytesDown.Load()),
-		slog.Uint64("dropped", st.DroppedUp.Load()+st.DroppedDown.Load()),
+		slog.Uint64("bytes_up", sum.bytes[0]),
+		slog.Uint64("bytes_down", sum.bytes[1]),
+		slog.Uint64("dropped", sum.unpermitted[0]+sum.unpermitted[1]),
 		slog.Duration("duration", time.Since(ses.created).Round(time.Millisecond)))
 }
 
@@ -114,21 +120,34 @@ func printable(user string) string {
 
 // Session describes a live allocation.
 type Session struct {
-	ID          string         `json:"id"`
-	Transport   Transport      `json:"transport"`
-	Client      netip.AddrPort `json:"client"`
-	Server      netip.AddrPort `json:"server"`
-	User        string         `json:"user"`
-	Relay       netip.AddrPort `json:"relay"`
-	Created     time.Time      `json:"created"`
-	Expires     time.Time      `json:"expires"`
-	Permissions int            `json:"permissions"`
-	Channels    int            `json:"channels"`
-	BytesUp     uint64         `json:"bytes_up"`
-	BytesDown   uint64         `json:"bytes_down"`
-	PacketsUp   uint64         `json:"packets_up"`
-	PacketsDown uint64         `json:"packets_down"`
-	Dropped     uint64         `json:"dropped"`
+	ID          string           `json:"id"`
+	Transport   Transport        `json:"transport"`
+	Client      netip.AddrPort   `json:"client"`
+	Server      netip.AddrPort   `json:"server"`
+	User        string           `json:"user"`
+	Relays      []netip.AddrPort `json:"relays"` // one, or one of each family
+	Created     time.Time        `json:"created"`
+	Expires     time.Time        `json:"expires"`
+	Permissions int              `json:"permissions"`
+	Channels    int              `json:"channels"`
+	BytesUp     uint64           `json:"bytes_up"`
+	BytesDown   uint64           `json:"bytes_down"`
+	PacketsUp   uint64           `json:"packets_up"`
+	PacketsDown uint64           `json:"packets_down"`
+	Dropped     uint64           `json:"dropped"`    // no permission, no channel
+	OverBudget  uint64           `json:"over_limit"` // dropped for a limit of bandwidth
+
+	// Bytes a second, the mean of the last seconds.
+	RateUp   float64 `json:"rate_up"`
+	RateDown float64 `json:"rate_down"`
+	Peers    []Peer  `json:"peers"`
+}
+
+// Peer is an address that may send to a client, or one with a channel.
+type Peer struct {
+	Address netip.AddrPort `json:"address"` // port 0 without a channel
+	Channel uint16         `json:"channel,omitempty"`
+	Until   time.Time      `json:"until"`
 }
 
 // Sessions describes the live allocations, in no order.
@@ -142,18 +161,22 @@ func (s *Server) Sessions() []Session {
 }
 
 func (ses *session) describe() Session {
-	st := ses.relay.Stats()
-	permits, channels := ses.relay.Counts()
+	sum := ses.traffic()
+	permits, channels := ses.counts()
 	ses.mu.Lock()
 	expires := ses.expires
 	ses.mu.Unlock()
+	up, down := ses.rates.last(sum.bytes[0], sum.bytes[1])
 	return Session{
 		ID: ses.id, Transport: ses.tuple.transport, Client: ses.tuple.client, Server: ses.tuple.server,
-		User: ses.user, Relay: ses.relay.Relayed(), Created: ses.created, Expires: expires,
+		User: ses.user, Relays: ses.relayed(), Created: ses.created, Expires: expires,
 		Permissions: permits, Channels: channels,
-		BytesUp: st.BytesUp.Load(), BytesDown: st.BytesDown.Load(),
-		PacketsUp: st.PacketsUp.Load(), PacketsDown: st.PacketsDown.Load(),
-		Dropped: st.DroppedUp.Load() + st.DroppedDown.Load(),
+		BytesUp: sum.bytes[0], BytesDown: sum.bytes[1],
+		PacketsUp: sum.packets[0], PacketsDown: sum.packets[1],
+		Dropped:    sum.unpermitted[0] + sum.unpermitted[1],
+		OverBudget: sum.limited[0] + sum.limited[1],
+		RateUp:     up, RateDown: down,
+		Peers: ses.peers(),
 	}
 }
 

@@ -49,6 +49,12 @@ func (s *Server) ServeConn(conn net.Conn, transport Transport) {
 		return
 	}
 	defer s.wg.Done()
+	if s.bans.holds(st.tuple.client.Addr(), time.Now()) {
+		s.metrics.dropped.WithLabelValues("banned").Inc()
+		conn.Close()
+		s.forget(st)
+		return
+	}
 	s.metrics.streams.WithLabelValues(string(transport)).Inc()
 	defer s.metrics.streams.WithLabelValues(string(transport)).Dec()
 	reason := st.serve()
@@ -57,10 +63,15 @@ func (s *Server) ServeConn(conn net.Conn, transport Transport) {
 		ses.end(reason)
 	}
 	st.out.Close()
-	s.metrics.dropped.WithLabelValues("queue").Add(float64(st.out.Drops()))
+	s.forget(st)
+}
+
+// forget takes a stream that has ended out of the books.
+func (s *Server) forget(st *stream) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	delete(s.streams, st)
-	s.mu.Unlock()
+	s.metrics.traffic.ended.queue += st.out.Drops()
 }
 
 func (s *Server) addStream(st *stream) bool {
@@ -89,7 +100,7 @@ func (st *stream) serve() (reason string) {
 		}
 		st.heard = true
 		if channel, payload, ok := wire.ChannelData(frame); ok {
-			if ses == nil || !ses.relay.Forward(channel, payload) {
+			if ses == nil || !ses.forward(channel, payload) {
 				st.s.metrics.dropped.WithLabelValues("no channel").Inc()
 			}
 			continue

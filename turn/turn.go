@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -18,7 +17,6 @@ import (
 
 	"github.com/turngate/turngate/turn/allocator"
 	"github.com/turngate/turngate/turn/peers"
-	"github.com/turngate/turngate/turn/ports"
 	"github.com/turngate/turngate/turn/relay"
 )
 
@@ -33,6 +31,8 @@ type Options struct {
 	// the password the base64 of HMAC-SHA1(secret, name). Several are valid
 	// at once, so that a secret can be rotated.
 	Secrets []string
+	// Databases hold further users and secrets, at most one for each realm.
+	Databases []Database
 	// StrictExpiry asks the expiry of a time-limited credential at every
 	// request and not at Allocate only. Calls then end when it expires.
 	StrictExpiry bool
@@ -87,6 +87,16 @@ type Limits struct {
 	// gets over UDP without having proved its address; 0 is no limit.
 	UnauthenticatedAnswers int
 	Unproven               time.Duration // for a stream to get an allocation, default 30 s
+
+	// AuthFailures is how many wrong credentials a minute ban their source,
+	// and Ban for how long; 0 failures are no limit. See bans.go.
+	AuthFailures int
+	Ban          time.Duration // default 10 min
+
+	// Payload bytes a second, each direction on its own; 0 is no limit.
+	BytesPerSecondPerAllocation int64
+	BytesPerSecondPerUser       int64
+	BytesPerSecond              int64 // in all
 }
 
 func (l Limits) orDefault() Limits {
@@ -102,13 +112,16 @@ func (l Limits) orDefault() Limits {
 	if l.Unproven <= 0 {
 		l.Unproven = 30 * time.Second
 	}
+	if l.Ban <= 0 {
+		l.Ban = 10 * time.Minute
+	}
 	return l
 }
 
 // Server is a TURN server. Its methods are safe for concurrent use.
 type Server struct {
 	allocator *allocator.Allocator
-	ports     *ports.Allocator
+	ports     portSet
 	table     *relay.Table // by client
 	relays    relays       // by relayed transport address
 	clock     *relay.Clock
@@ -116,6 +129,9 @@ type Server struct {
 	metrics   *metrics
 	refusals  sampler
 	strangers strangers
+	bans      *bans
+	bandwidth *bandwidth
+	hits      limitHits
 	draining  atomic.Bool
 
 	settings atomic.Pointer[settings]
@@ -125,19 +141,21 @@ type Server struct {
 	perUser      map[string]int
 	perAddress   map[netip.Addr]int
 	reservations map[[8]byte]*reservation
+	opening      map[fiveTuple]bool           // of Allocates that are being served
 	listeners    map[netip.AddrPort]*listener // retired ones are not in it
 	retired      map[*listener]struct{}
 	streams      map[*stream]struct{}
 	changed      chan struct{} // closed and renewed when a session ends
 	closed       bool
-	wg           sync.WaitGroup // listeners, streams
+	wg           sync.WaitGroup // listeners, streams, directories that are stopped
 }
 
 // settings are what Reconfigure swaps.
 type settings struct {
 	Options
-	policy  *peers.Policy
-	started time.Time
+	policy      *peers.Policy
+	directories map[string]*directory // by realm
+	started     time.Time
 }
 
 // ErrClosed is returned by a server that has been closed.
@@ -156,15 +174,18 @@ func New(o Options) (*Server, error) {
 		clock:        relay.NewClock(),
 		refusals:     newSampler(),
 		strangers:    newStrangers(),
+		bans:         newBans(),
 		sessions:     make(map[fiveTuple]*session),
 		perUser:      make(map[string]int),
 		perAddress:   make(map[netip.Addr]int),
 		reservations: make(map[[8]byte]*reservation),
+		opening:      make(map[fiveTuple]bool),
 		listeners:    make(map[netip.AddrPort]*listener),
 		retired:      make(map[*listener]struct{}),
 		streams:      make(map[*stream]struct{}),
 		changed:      make(chan struct{}),
 	}
+	s.bandwidth = newBandwidth(&s.hits)
 	rand.Read(s.nonces.key[:])
 	s.metrics = newMetrics(s)
 	if err := s.Reconfigure(o); err != nil {
@@ -182,17 +203,26 @@ func (s *Server) Reconfigure(o Options) error {
 	if err != nil {
 		return err
 	}
-	if s.ports == nil {
-		if s.ports, err = ports.New(ports.Options{Min: o.MinPort, Max: o.MaxPort}); err != nil {
+	if s.ports.v4 == nil {
+		if s.ports, err = newPortSet(o.MinPort, o.MaxPort); err != nil {
 			return err
 		}
-	} else if err := s.ports.Resize(o.MinPort, o.MaxPort); err != nil {
+	} else if err := s.ports.resize(o.MinPort, o.MaxPort); err != nil {
 		return err
 	}
 	s.strangers.set(o.Limits.UnauthenticatedAnswers)
-	s.settings.Store(next)
+	s.bans.set(next.Limits.AuthFailures, next.Limits.Ban)
+	s.bandwidth.set(next.Limits)
+	var before map[string]*directory
+	if old := s.settings.Swap(next); old != nil {
+		before = old.directories
+	}
+	s.swapDirectories(before, next.directories)
 	for _, ses := range s.snapshot() {
-		ses.relay.Revoke(next.reaches)
+		for _, l := range ses.legs {
+			l.relay.Revoke(next.reaches)
+		}
+		s.bandwidth.apply(ses)
 	}
 	return nil
 }
@@ -245,7 +275,11 @@ func (s *Server) prepare(o Options) (*settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &settings{Options: o, policy: policy, started: time.Now()}, nil
+	directories, err := s.newDirectories(o)
+	if err != nil {
+		return nil, err
+	}
+	return &settings{Options: o, policy: policy, directories: directories, started: time.Now()}, nil
 }
 
 // reaches reports whether a permission or channel may go on under the policy;
@@ -266,6 +300,7 @@ const ownAddressesEvery = 5 * time.Second
 func (s *Server) Serve(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.clock.Run(ctx) })
+	wg.Go(func() { s.watch(ctx) })
 	wg.Go(func() {
 		ticker := time.NewTicker(ownAddressesEvery)
 		defer ticker.Stop()
@@ -304,6 +339,7 @@ func (s *Server) Close() error {
 		r.conn.Close()
 	}
 	s.mu.Unlock()
+	s.stopDirectories()
 	for _, ses := range s.snapshot() {
 		ses.end("server stopped")
 	}
@@ -337,8 +373,17 @@ func (s *Server) Allocations() int {
 	return len(s.sessions)
 }
 
-// FreePorts returns how many relayed ports can be had.
-func (s *Server) FreePorts() int { return s.ports.Stats().Free }
+// FreePorts returns how many relayed ports can be had, of all address families
+// that have an address.
+func (s *Server) FreePorts() (free int) {
+	set := s.settings.Load()
+	for _, v6 := range []bool{false, true} {
+		if _, ok := set.address(v6); ok {
+			free += s.ports.of(v6).Stats().Free
+		}
+	}
+	return free
+}
 
 // listening returns the addresses of the UDP listeners.
 func (s *Server) listening() []netip.AddrPort {
@@ -360,13 +405,4 @@ func (s *Server) snapshot() []*session {
 		all = append(all, ses)
 	}
 	return all
-}
-
-// bind opens a relay socket on a port of the range.
-func bind(a Address, port uint16) (*net.UDPConn, error) {
-	network := "udp4"
-	if a.Local.Is6() {
-		network = "udp6"
-	}
-	return net.ListenUDP(network, net.UDPAddrFromAddrPort(netip.AddrPortFrom(a.Local, port)))
 }

@@ -43,8 +43,12 @@ func (s *Server) addListener(l *listener) error {
 	s.wg.Go(func() {
 		_ = l.udp.Serve(l.control)
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		delete(s.retired, l)
-		s.mu.Unlock()
+		if s.listeners[l.udp.Addr()] == l {
+			return // the server stops, and its books stay as they are
+		}
+		s.metrics.traffic.ended.toClient += l.udp.Drops()
 	})
 	return nil
 }

@@ -118,7 +118,7 @@ func (a *app) sessions() []Session {
 	for _, s := range a.turn.Sessions() {
 		all = append(all, Session{
 			ID: s.ID, Kind: "turn", Transport: string(s.Transport), Client: s.Client.String(), User: s.User,
-			To: s.Relay.String(), Opened: s.Created, BytesUp: s.BytesUp, BytesDown: s.BytesDown,
+			To: joined(s.Relays), Opened: s.Created, BytesUp: s.BytesUp, BytesDown: s.BytesDown,
 		})
 	}
 	for _, s := range a.signaling.Sessions() {
@@ -129,6 +129,14 @@ func (a *app) sessions() []Session {
 	}
 	slices.SortFunc(all, func(x, y Session) int { return x.Opened.Compare(y.Opened) })
 	return all
+}
+
+func joined(addrs []netip.AddrPort) string {
+	var all []string
+	for _, a := range addrs {
+		all = append(all, a.String())
+	}
+	return strings.Join(all, " ")
 }
 
 // wssID keeps the ids of the two kinds apart.

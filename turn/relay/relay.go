@@ -68,6 +68,7 @@ type Relay struct {
 	channels atomic.Pointer[map[uint16]*binding]
 	peers    atomic.Pointer[map[netip.AddrPort]*binding]
 
+	next    atomic.Pointer[Relay] // of the same client
 	egress  atomic.Pointer[Egress]
 	budgets atomic.Pointer[budgets] // nil: no bound
 	stats   Stats
@@ -114,6 +115,10 @@ func (r *Relay) Conn() *net.UDPConn { return r.o.Conn }
 
 // Stats returns the live counters.
 func (r *Relay) Stats() *Stats { return &r.stats }
+
+// SetNext makes Forward ask another relay of the same client about channels
+// that are not bound here: an allocation may have an address of each family.
+func (r *Relay) SetNext(next *Relay) { r.next.Store(next) }
 
 // Permit installs or renews the permission for a peer address.
 func (r *Relay) Permit(peer netip.Addr, until time.Time) {
@@ -204,6 +209,9 @@ func (r *Relay) Revoke(allowed func(netip.AddrPort) bool) {
 func (r *Relay) Forward(channel uint16, p []byte) bool {
 	b := (*r.channels.Load())[channel]
 	if b == nil || b.until.Load() <= r.o.Clock.now() {
+		if next := r.next.Load(); next != nil {
+			return next.Forward(channel, p)
+		}
 		r.stats.DroppedUp.Add(1)
 		return false
 	}
@@ -329,6 +337,7 @@ func (r *Relay) Close() error {
 	if r.closed.Swap(true) {
 		return nil
 	}
+	r.Revoke(func(netip.AddrPort) bool { return false })
 	return r.o.Conn.Close()
 }
 

@@ -47,6 +47,16 @@ func (b *Builder) AddError(code int) {
 	b.m.Add(ErrorCode, []byte{0, 0, byte(code / 100), byte(code % 100)})
 }
 
+// AddAddressError appends ADDRESS-ERROR-CODE: why there is no relayed address of
+// a family (RFC 8656 section 18.12).
+func (b *Builder) AddAddressError(v6 bool, code int) {
+	family := byte(familyIPv4)
+	if v6 {
+		family = familyIPv6
+	}
+	b.m.Add(AddressErrorCode, []byte{family, 0, byte(code / 100), byte(code % 100)})
+}
+
 // AddUnknown appends UNKNOWN-ATTRIBUTES (RFC 8489 section 14.9).
 func (b *Builder) AddUnknown(unknown []Attr) {
 	value := make([]byte, 0, 2*len(unknown))

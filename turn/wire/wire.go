@@ -42,28 +42,30 @@ const (
 
 // Attributes that turngate reads or writes.
 const (
-	Username               = stun.AttrUsername
-	MessageIntegrity       = stun.AttrMessageIntegrity
-	MessageIntegritySHA256 = stun.AttrMessageIntegritySHA256
-	ErrorCode              = stun.AttrErrorCode
-	UnknownAttributes      = stun.AttrUnknownAttributes
-	Realm                  = stun.AttrRealm
-	Nonce                  = stun.AttrNonce
-	XORMappedAddress       = stun.AttrXORMappedAddress
-	XORPeerAddress         = stun.AttrXORPeerAddress
-	XORRelayedAddress      = stun.AttrXORRelayedAddress
-	ChannelNumber          = stun.AttrChannelNumber
-	Lifetime               = stun.AttrLifetime
-	DataAttr               = stun.AttrData
-	EvenPort               = stun.AttrEvenPort
-	RequestedTransport     = stun.AttrRequestedTransport
-	RequestedAddressFamily = stun.AttrRequestedAddressFamily
-	DontFragment           = stun.AttrDontFragment
-	ReservationToken       = stun.AttrReservationToken
-	PasswordAlgorithm      = stun.AttrPasswordAlgorithm
-	PasswordAlgorithms     = stun.AttrPasswordAlgorithms
-	UserHash               = stun.AttrUserhash
-	Fingerprint            = stun.AttrFingerprint
+	Username                = stun.AttrUsername
+	MessageIntegrity        = stun.AttrMessageIntegrity
+	MessageIntegritySHA256  = stun.AttrMessageIntegritySHA256
+	ErrorCode               = stun.AttrErrorCode
+	UnknownAttributes       = stun.AttrUnknownAttributes
+	Realm                   = stun.AttrRealm
+	Nonce                   = stun.AttrNonce
+	XORMappedAddress        = stun.AttrXORMappedAddress
+	XORPeerAddress          = stun.AttrXORPeerAddress
+	XORRelayedAddress       = stun.AttrXORRelayedAddress
+	ChannelNumber           = stun.AttrChannelNumber
+	Lifetime                = stun.AttrLifetime
+	DataAttr                = stun.AttrData
+	EvenPort                = stun.AttrEvenPort
+	RequestedTransport      = stun.AttrRequestedTransport
+	RequestedAddressFamily  = stun.AttrRequestedAddressFamily
+	AdditionalAddressFamily = Attr(0x8000) // RFC 8656 section 18.11; not in pion/stun
+	AddressErrorCode        = Attr(0x8001) // RFC 8656 section 18.12
+	DontFragment            = stun.AttrDontFragment
+	ReservationToken        = stun.AttrReservationToken
+	PasswordAlgorithm       = stun.AttrPasswordAlgorithm
+	PasswordAlgorithms      = stun.AttrPasswordAlgorithms
+	UserHash                = stun.AttrUserhash
+	Fingerprint             = stun.AttrFingerprint
 )
 
 // Address families as STUN writes them (RFC 8489 section 14.1).

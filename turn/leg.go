@@ -1,0 +1,121 @@
+package turn
+
+import (
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/turngate/turngate/turn/allocator"
+	"github.com/turngate/turngate/turn/relay"
+	"github.com/turngate/turngate/turn/wire"
+)
+
+// leg is one relayed transport address of an allocation, with its permissions
+// and channels. An allocation has one, or one of each address family
+// (ADDITIONAL-ADDRESS-FAMILY, RFC 8656 section 7.2); each can be released by
+// itself, and the allocation ends with its last.
+type leg struct {
+	ses   *session
+	relay *relay.Relay
+	port  uint16                // of the relay socket
+	alloc *allocator.Allocation // set by start
+	gone  atomic.Bool
+}
+
+// addLeg gives a session that has not started an open relay socket, which the
+// leg owns from here on.
+func (ses *session) addLeg(conn *net.UDPConn, external netip.Addr) {
+	port := conn.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	ids := newTransactionIDs()
+	l := &leg{ses: ses, port: port}
+	l.relay = relay.New(relay.Options{
+		Conn:   conn,
+		Egress: ses.from.egress(),
+		Clock:  ses.s.clock,
+		Indicate: func(dst []byte, peer netip.AddrPort, p []byte) []byte {
+			return wire.AppendDataIndication(dst, ids.next(), peer, p)
+		},
+		Local:   ses.s.deliver,
+		Relayed: netip.AddrPortFrom(external, port),
+	})
+	ses.legs = append(ses.legs, l)
+}
+
+func (l *leg) v6() bool { return l.relay.Relayed().Addr().Is6() }
+
+// start gives the leg to the allocator, which owns its end from here on. When
+// it fails the relay socket is closed, and the port is free.
+func (l *leg) start(lifetime time.Duration) error {
+	alloc, err := l.ses.s.allocator.Allocate(l.relay, l.relay.Relayed(), lifetime, l.ended)
+	if err != nil {
+		l.gone.Store(true)
+		l.ses.s.ports.of(l.v6()).Return(l.port)
+		return err
+	}
+	l.alloc = alloc
+	return nil
+}
+
+// ended is called by the allocator when the leg is gone.
+func (l *leg) ended() {
+	if l.gone.Swap(true) {
+		return
+	}
+	s := l.ses.s
+	s.relays.delete(l.relay)
+	s.ports.of(l.v6()).Return(l.port) // before anybody can see that the allocation is gone
+	if len(l.ses.live()) == 0 {
+		l.ses.ended()
+	}
+}
+
+// live returns the legs that have not ended.
+func (ses *session) live() []*leg {
+	live := make([]*leg, 0, len(ses.legs))
+	for _, l := range ses.legs {
+		if !l.gone.Load() {
+			live = append(live, l)
+		}
+	}
+	return live
+}
+
+// leg returns the live leg of a family, or nil.
+func (ses *session) leg(v6 bool) *leg {
+	for _, l := range ses.legs {
+		if l.v6() == v6 && !l.gone.Load() {
+			return l
+		}
+	}
+	return nil
+}
+
+// relayed returns the relayed transport addresses, also those that have ended.
+func (ses *session) relayed() []netip.AddrPort {
+	all := make([]netip.AddrPort, 0, len(ses.legs))
+	for _, l := range ses.legs {
+		all = append(all, l.relay.Relayed())
+	}
+	return all
+}
+
+// forward sends the payload of a ChannelData message to its peer.
+func (ses *session) forward(channel uint16, p []byte) bool {
+	return ses.legs[0].relay.Forward(channel, p)
+}
+
+// counts returns how many permissions and channels the allocation holds.
+func (ses *session) counts() (permits, channels int) {
+	for _, l := range ses.legs {
+		p, c := l.relay.Counts()
+		permits, channels = permits+p, channels+c
+	}
+	return permits, channels
+}
+
+// traffic sums what the legs carried.
+func (ses *session) traffic() (sum carried) {
+	sum.add(ses)
+	return sum
+}
