@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"turn/offload":   {},
 	"turn/peers":     {},
 	"turn/ports":     {},
+	"turn/userdb":    {},
 
 	"internal/edge":    {"internal/limit"},
 	"internal/proxy":   {"internal/limit"},
@@ -53,6 +54,9 @@ var homes = map[string][]string{
 	"github.com/prometheus/client_golang":   {"internal/admin", "cmd/turngate", metricsFile},
 	"github.com/coreos/go-systemd/v22":      {"internal/admin"},
 	"github.com/pires/go-proxyproto":        {"internal/edge"},
+	"modernc.org/sqlite":                    {"turn/userdb"},
+	"github.com/jackc/pgx/v5":               {"turn/userdb"},
+	"github.com/redis/go-redis/v9":          {"turn/userdb"},
 	"golang.org/x/time":                     {"internal/limit"},
 	"golang.org/x/net":                      {"turn/relay", "signaling", "logger", "internal/proxy"},
 	"golang.org/x/sys":                      {"turn/relay", "turn/offload", "internal/edge", "internal/proxy", "internal/admin"},
