@@ -145,7 +145,7 @@ func peerRules(key string, in []config.PeerRule) ([]peers.Rule, error) {
 }
 
 // dialers shares the dialers of routes that reach their upstreams alike, and
-// with them the addresses and TLS sessions that a dialer remembers.
+// with them the addresses that a dialer remembers.
 type dialers map[string]*proxy.Dialer
 
 func (d dialers) get(u config.Reach) (*proxy.Dialer, error) {

@@ -39,11 +39,10 @@ type DialOptions struct {
 // A Dialer opens connections to upstreams. It may be used from many goroutines
 // and holds no connection itself.
 type Dialer struct {
-	opt      DialOptions
-	dns      *resolver
-	roots    *x509.CertPool // nil: the system's
-	sessions tls.ClientSessionCache
-	tcp      net.Dialer
+	opt   DialOptions
+	dns   *resolver
+	roots *x509.CertPool // nil: the system's
+	tcp   net.Dialer
 }
 
 // NewDialer checks the options and reads the CA file; it asks no DNS, so that a
@@ -66,10 +65,9 @@ func NewDialer(opt DialOptions) (*Dialer, error) {
 	}
 	opt.Resolve = fixed
 	d := &Dialer{
-		opt:      opt,
-		dns:      newResolver(opt.Lookup),
-		sessions: tls.NewLRUClientSessionCache(256),
-		tcp:      net.Dialer{KeepAliveConfig: keepAlive, Control: control},
+		opt: opt,
+		dns: newResolver(opt.Lookup),
+		tcp: net.Dialer{KeepAliveConfig: keepAlive, Control: control},
 	}
 	if opt.CAFile != "" {
 		pem, err := os.ReadFile(opt.CAFile)
@@ -232,6 +230,9 @@ func (d *Dialer) race(ctx context.Context, addrs []string) (net.Conn, error) {
 // Handshake puts TLS on a connection when the upstream wants it. The chain is
 // verified to the system's roots and the CA file, the name is the upstream's. It
 // closes the connection when it fails. The error is an [*Error].
+//
+// No session is resumed: the certificate would not be seen again, and one that was
+// replaced (by a firewall that inspects, by a host that took the name) not be noticed.
 func (d *Dialer) Handshake(ctx context.Context, u *Upstream, c net.Conn, protos ...string) (net.Conn, error) {
 	if !u.TLS {
 		return c, nil
@@ -243,7 +244,6 @@ func (d *Dialer) Handshake(ctx context.Context, u *Upstream, c net.Conn, protos 
 		RootCAs:                     d.roots,
 		MinVersion:                  tls.VersionTLS12,
 		NextProtos:                  protos,
-		ClientSessionCache:          d.sessions,
 		DynamicRecordSizingDisabled: true,
 	})
 	if err := t.HandshakeContext(ctx); err != nil {
