@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	stdlog "log"
 	"log/slog"
 	"os"
 
@@ -21,4 +22,11 @@ func newLog(w io.Writer, c config.Log, level *slog.LevelVar) *slog.Logger {
 		return slog.New(slog.NewTextHandler(w, options))
 	}
 	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// adoptLibraries sends what libraries write to the standard logger to ours, at
+// Debug: net/http quotes there what an upstream sent it unasked.
+func adoptLibraries(log *slog.Logger) {
+	stdlog.SetFlags(0)
+	stdlog.SetOutput(slog.NewLogLogger(log.Handler(), slog.LevelDebug).Writer())
 }

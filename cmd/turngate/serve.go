@@ -73,6 +73,7 @@ func serve(ctx context.Context, io streams, cfg *config.Config) error {
 	}
 	level := new(slog.LevelVar)
 	log := newLog(io.err, cfg.Log, level)
+	adoptLibraries(log)
 	a, err := newApp(cfg, log, level)
 	if err != nil {
 		return err
