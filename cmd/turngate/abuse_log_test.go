@@ -1,0 +1,90 @@
+package main
+
+import (
+	"encoding/json"
+	stdlog "log"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// What strangers send is never in the log as it is, and credentials not at all.
+func TestLogHoldsNoSecretAndNoControlByte(t *testing.T) {
+	for _, level := range []string{"info", "debug"} {
+		t.Run(level, func(t *testing.T) {
+			tg := attacked(t, "", "")
+			if level == "info" {
+				tg.level.Set(slog.LevelInfo)
+			}
+			const secret = "S3CRETVALUE"
+			query := "?sdkAppId=1400000001&userId=u&userSig=" + secret + "&token=" + secret + "&" + secret
+			fields := "Cookie: a=" + secret + "\r\nAuthorization: Bearer " + secret + "\r\nProxy-Authorization: Basic " + secret +
+				"\r\nSec-WebSocket-Protocol: " + secret + "\r\nX-Token: " + secret + "\r\n"
+			form := "sdkAppId=1400000001&userId=u%0a%1b&userSig=" + secret
+			var requests []string
+			for _, path := range append([]string{"/", "/nowhere/", "/healthz", "/schedule/", "/u/"}, plainPaths...) {
+				for _, method := range []string{"GET", "POST", "TRACE"} {
+					requests = append(requests, method+" "+path+query+" HTTP/1.1\r\nHost: localhost\r\n"+fields+"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: "+strconv.Itoa(len(form))+"\r\n\r\n"+form)
+				}
+			}
+			for _, path := range []string{"/ws/", "/schedule/s1.rtc.test/", "/u/v2/ws", "/schedule/evil.test/", "/logger/", "/ws/%2e%2e/" + secret} {
+				requests = append(requests, "GET "+path+query+" HTTP/1.1\r\nHost: localhost\r\n"+fields+upgradeFields+"\r\n")
+			}
+			for _, odd := range []string{"%0a", "%1b%5b2J", "%22", "%09", "%0d%0aX:y", `"`, "\x1b[2J", "\xff", "\t", "\x00"} {
+				requests = append(requests,
+					"GET /logger/a"+odd+"?"+odd+"&userSig="+secret+" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+					"GET /logger/ HTTP/1.1\r\nHost: localhost\r\nUser-Agent: "+odd+secret+"\r\nReferer: "+odd+secret+"\r\nOrigin: "+odd+"\r\n\r\n",
+					"GET /logger/ HTTP/1.1\r\nHost: "+odd+"\r\n\r\n",
+					odd+secret+" / HTTP/1.1\r\n\r\n",
+					"GET /u/v2/ws?userSig="+secret+"&signalDomain="+odd+" HTTP/1.1\r\nHost: localhost\r\n"+upgradeFields+"\r\n",
+				)
+			}
+			for _, up := range []bool{true, false} {
+				if !up { // errors on the way to the upstream name what failed
+					tg.CloseConnections()
+					tg.SetCertificate(tg.ca.Issue(t, "other.test"))
+				}
+				for _, request := range requests {
+					tg.first(t, request)
+				}
+			}
+			tg.SetCertificate(tg.certificate(t))
+			log := tg.logs.String()
+			if strings.Contains(log, secret) {
+				t.Errorf("the secret is in the log: %s", tg.logs.line(secret))
+			}
+			if level == "debug" && !strings.Contains(log, "other.test") {
+				t.Error("the log does not say why the upstream cannot be reached")
+			}
+			for line := range strings.Lines(log) {
+				if !json.Valid([]byte(line)) {
+					t.Errorf("no JSON: %q", line)
+				}
+				if strings.ContainsFunc(strings.TrimSuffix(line, "\n"), func(r rune) bool { return r < ' ' || r == 0x7f }) {
+					t.Errorf("control byte: %q", line)
+				}
+			}
+			if lines := strings.Count(log, "\n"); level == "info" && lines > 120 {
+				t.Errorf("%d lines in the log for %d requests of strangers", lines, 2*len(requests))
+			}
+			tg.control(t)
+			tg.blameless(t)
+		})
+	}
+}
+
+// A library that logs by itself does so through our log.
+func TestLibrariesLogThroughOurs(t *testing.T) {
+	defer func(flags int) {
+		stdlog.SetFlags(flags)
+		stdlog.SetOutput(os.Stderr)
+	}(stdlog.Flags())
+	logs := &logBuffer{}
+	adoptLibraries(slog.New(slog.NewJSONHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	stdlog.Print("received \x1b[2J\nsecond line")
+	if got := logs.String(); strings.Count(got, "\n") != 1 || strings.Contains(got, "\x1b") || !strings.Contains(got, `"level":"DEBUG"`) {
+		t.Errorf("got %q, want one escaped line at Debug", got)
+	}
+}
