@@ -79,7 +79,7 @@ func (a *app) reloadLocked() (Reload, error) {
 	}
 	a.swap(p, next)
 	result := Reload{At: time.Now()}
-	for _, c := range config.Changes(old.cfg, cfg) {
+	for _, c := range config.Changes(old.cfg, p.cfg) { // both with the secret of this host
 		result.Changed = append(result.Changed, c.Key)
 		if c.Reload == config.Restart {
 			result.Restart = append(result.Restart, c.Key)
