@@ -474,6 +474,11 @@ func denied(status int, text string, more ...string) []string {
 	}, more...)
 }
 
+// malformed is what net/http says to bytes that are no request.
+func malformed(text string) []string {
+	return []string{"client field Content-Type: text/plain; charset=utf-8", fmt.Sprintf("client status %s %q", text[:3], text), ends}
+}
+
 const (
 	noStore = "client field Cache-Control: no-store"
 	ends    = "client connection ends"
@@ -831,7 +836,7 @@ func reportRows() []row {
 			name:     "a field of 64 KB",
 			request:  request("GET", "/logger/x", "X-Big: "+long(64<<10)),
 			nginx:    page(400, ends),
-			turngate: []string{"client field Content-Type: text/plain; charset=utf-8", `client status 431 "431 Request Header Fields Too Large"`, ends},
+			turngate: malformed("431 Request Header Fields Too Large"),
 			why:      "the words of the refusal",
 		},
 		{
@@ -845,6 +850,32 @@ func reportRows() []row {
 			name:    "an HTTP/1.0 client",
 			request: "GET /logger/x HTTP/1.0\r\n\r\n",
 			same:    passed("GET yun.tim.qq.com/x", ends),
+		},
+		{
+			name:     "no Host",
+			request:  "GET /logger/x HTTP/1.1\r\n\r\n",
+			nginx:    page(400, ends),
+			turngate: malformed("400 Bad Request: missing required Host header"),
+			why:      "the words of the refusal",
+		},
+		{
+			name:     "two Hosts",
+			request:  request("GET", "/logger/x", "Host: other.example"),
+			nginx:    page(400, ends),
+			turngate: malformed("400 Bad Request"),
+			why:      "the words of the refusal",
+		},
+		{
+			name:     "a blank before the colon",
+			request:  request("GET", "/logger/x", "X-A : b"),
+			nginx:    page(400, ends),
+			turngate: malformed("400 Bad Request: invalid header name"),
+			why:      "the words of the refusal",
+		},
+		{
+			name:    "lines that end without CR",
+			request: "GET /logger/x HTTP/1.1\nHost: proxy.example.com\n\n",
+			same:    passed("GET yun.tim.qq.com/x"),
 		},
 		{
 			name:    "another host",
