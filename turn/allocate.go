@@ -27,8 +27,10 @@ const (
 func (s *Server) handleAllocate(r *request) {
 	// 2. The five-tuple is in use: a retransmission gets the same answer.
 	if ses := r.session; ses != nil {
-		if again := ses.retransmission(r); again != nil {
-			r.from.answer(again)
+		if again, ok := ses.retransmission(r); ok {
+			if again != nil { // else it is being made, for a request that waited for a database
+				r.from.answer(again)
+			}
 			return
 		}
 		s.refuse(r, 437)
@@ -81,13 +83,15 @@ func (ses *session) remember(id wire.TransactionID, answer []byte) {
 	ses.request, ses.answer = id, answer
 }
 
-func (ses *session) retransmission(r *request) []byte {
+// retransmission reports whether the request is the one that made the
+// allocation, and returns the answer to it.
+func (ses *session) retransmission(r *request) (answer []byte, ok bool) {
 	ses.mu.Lock()
 	defer ses.mu.Unlock()
 	if ses.user != r.user || ses.request != r.msg.ID {
-		return nil
+		return nil, false
 	}
-	return ses.answer
+	return ses.answer, true
 }
 
 // allocateRequest is what an Allocate asks for.
@@ -239,6 +243,7 @@ func (s *Server) unreserve(r *request) {
 func (s *Server) allocate(r *request, want allocateRequest) (ses *session, token []byte, missing, code int) {
 	ses = s.newSession(r.tuple, r.from, want.lifetime)
 	ses.user, ses.key, ses.algorithm, ses.realm = r.user, r.key, r.algorithm, r.realm
+	ses.request = r.msg.ID // its answer comes later
 	families := []bool{want.v6}
 	if want.both {
 		families = []bool{false, true}
