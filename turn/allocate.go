@@ -147,7 +147,11 @@ func parseAllocate(m *wire.Message, transport Transport) (want allocateRequest, 
 		}
 	}
 	// 8. ADDITIONAL-ADDRESS-FAMILY asks for IPv6 beside IPv4.
-	if family, ok := m.Get(wire.AdditionalAddressFamily); ok {
+	family, ok := m.Get(wire.AdditionalAddressFamily)
+	if !ok {
+		family, ok = m.Get(wire.DraftAdditionalFamily)
+	}
+	if ok {
 		if len(family) != 4 || family[0] != 2 || want.next || m.Has(wire.RequestedAddressFamily) || m.Has(wire.ReservationToken) {
 			return want, 400
 		}
@@ -245,8 +249,11 @@ func (s *Server) allocate(r *request, want allocateRequest) (ses *session, token
 	ses.user, ses.key, ses.algorithm, ses.realm = r.user, r.key, r.algorithm, r.realm
 	ses.request = r.msg.ID // its answer comes later
 	families := []bool{want.v6}
-	if want.both {
+	switch {
+	case want.both:
 		families = []bool{false, true}
+	case want.token != nil:
+		families[0] = s.reservedFamily(*want.token)
 	}
 	for _, v6 := range families {
 		if failed := s.openLeg(r, ses, v6, want, &token); failed != 0 {

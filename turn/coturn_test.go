@@ -157,7 +157,10 @@ func TestCoturnClientLosesNothing(t *testing.T) {
 	testnet.Need(t, "coturn")
 	// Nothing may be lost, so nothing may become too old either while the
 	// machine is busy with other tests.
-	s, plain := start(t, func(o *turn.Options) { o.Egress = relay.StreamLimits{Age: time.Minute, Bytes: 8 << 20} })
+	s, plain := start(t, func(o *turn.Options) {
+		bothFamilies(o)
+		o.Egress = relay.StreamLimits{Age: time.Minute, Bytes: 8 << 20}
+	})
 	cert, pemFiles := testCertificate(t)
 	secure := serveStreams(t, s, netip.AddrPortFrom(loopback, 0), &tls.Config{Certificates: []tls.Certificate{cert}})
 	peer := startPeer(t)
@@ -176,6 +179,13 @@ func TestCoturnClientLosesNothing(t *testing.T) {
 		{"TCP with channels", plain, append([]string{"-t"}, toPeer...)},
 		{"TCP with Send indications", plain, append([]string{"-t", "-s"}, toPeer...)},
 		{"TCP client to client", plain, []string{"-t", "-y"}},
+		{"UDP with DONT-FRAGMENT", plain, append([]string{"-g", "-s"}, toPeer...)},
+		{"UDP with padded ChannelData", plain, append([]string{"-D"}, toPeer...)},
+		{"IPv6 relay", plain, []string{"-x", "-y"}},
+		{"relays of both families", plain, []string{"-Z", "-y"}},
+		{"mobility asked for", plain, []string{"-M", "-y", "-c"}},
+		{"random disconnects", plain, []string{"-B", "-y", "-c"}},
+		{"extra requests", plain, []string{"-G", "-y", "-c"}},
 		{"TLS with channels", secure, append(tlsArgs, toPeer...)},
 		{"TLS with Send indications", secure, append(append([]string{"-s"}, tlsArgs...), toPeer...)},
 	} {
@@ -200,6 +210,18 @@ func TestCoturnClientWithTimeLimitedCredential(t *testing.T) {
 	lost := lostPackets.FindAllStringSubmatch(out, -1)
 	if len(lost) == 0 || lost[len(lost)-1][1] != "0" {
 		t.Errorf("want 0 lost packets in:\n%s", tail([]byte(out)))
+	}
+}
+
+func TestCoturnClientIsRefusedATCPRelay(t *testing.T) {
+	testnet.Need(t, "coturn")
+	_, server := start(t, nil)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "turnutils_uclient", "-u", "turn", "-w", "turn", "-T", "-t", "-y", "-c",
+		"-p", strconv.Itoa(int(server.Port())), "127.0.0.1").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "error 442") {
+		t.Errorf("got %v, want it to end with error 442\n%s", err, tail(out))
 	}
 }
 

@@ -102,6 +102,15 @@ func (s *Server) hold(addr Address, port uint16, conn *net.UDPConn) []byte {
 	return token[:]
 }
 
+// reservedFamily reports whether a token holds an IPv6 port: a request that
+// brings one names no family.
+func (s *Server) reservedFamily(token [8]byte) (v6 bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	res := s.reservations[token]
+	return res != nil && res.addr.External.Is6()
+}
+
 // redeem takes what a token holds.
 func (s *Server) redeem(addr Address, token [8]byte) (*net.UDPConn, error) {
 	s.mu.Lock()

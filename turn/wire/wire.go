@@ -59,13 +59,15 @@ const (
 	RequestedTransport      = stun.AttrRequestedTransport
 	RequestedAddressFamily  = stun.AttrRequestedAddressFamily
 	AdditionalAddressFamily = Attr(0x8000) // RFC 8656 section 18.11; not in pion/stun
-	AddressErrorCode        = Attr(0x8001) // RFC 8656 section 18.12
-	DontFragment            = stun.AttrDontFragment
-	ReservationToken        = stun.AttrReservationToken
-	PasswordAlgorithm       = stun.AttrPasswordAlgorithm
-	PasswordAlgorithms      = stun.AttrPasswordAlgorithms
-	UserHash                = stun.AttrUserhash
-	Fingerprint             = stun.AttrFingerprint
+	// The number of its draft, which coturn's tools of the distributions send.
+	DraftAdditionalFamily = Attr(0x8032)
+	AddressErrorCode      = Attr(0x8001) // RFC 8656 section 18.12
+	DontFragment          = stun.AttrDontFragment
+	ReservationToken      = stun.AttrReservationToken
+	PasswordAlgorithm     = stun.AttrPasswordAlgorithm
+	PasswordAlgorithms    = stun.AttrPasswordAlgorithms
+	UserHash              = stun.AttrUserhash
+	Fingerprint           = stun.AttrFingerprint
 )
 
 // Address families as STUN writes them (RFC 8489 section 14.1).
