@@ -84,6 +84,8 @@ type TURN struct {
 	StrictExpiry  bool           `toml:"strict_expiry" reload:"live"`
 	CredentialTTL Duration       `toml:"credential_ttl" reload:"live"`
 	User          []User         `toml:"user" reload:"live"`
+	Database      []Database     `toml:"database" reload:"live"`
+	API           API            `toml:"api"`
 	Peers         Peers          `toml:"peers"`
 	Limits        Limits         `toml:"limits"`
 	Egress        Egress         `toml:"egress"`
@@ -93,6 +95,40 @@ type TURN struct {
 type User struct {
 	Name     string `toml:"name" reload:"live"`
 	Password Secret `toml:"password" reload:"live"`
+	// Passwords are valid too, while one is being changed.
+	Passwords []Secret `toml:"passwords" reload:"live"`
+}
+
+// All returns every password of a user, at least one in a loaded Config. The
+// first one is what a client is given.
+func (u User) All() []Secret {
+	if u.Password.IsEmpty() {
+		return u.Passwords
+	}
+	return append([]Secret{u.Password}, u.Passwords...)
+}
+
+// Database is a database in coturn's schema, with users and secrets of a realm.
+type Database struct {
+	Realm   string   `toml:"realm" reload:"live"` // never empty after loading, and of no other database
+	Driver  string   `toml:"driver" reload:"live" one:"sqlite|postgres|redis"`
+	DSN     Secret   `toml:"dsn" reload:"live"`
+	Timeout Duration `toml:"timeout" reload:"live"` // of one lookup
+	Cache   Duration `toml:"cache" reload:"live"`   // how long an answer counts
+}
+
+// reset is what a table with no keys means.
+func (d *Database) reset(string) {
+	*d = Database{Timeout: Duration(2 * time.Second), Cache: Duration(time.Minute)}
+}
+
+// API hands out time-limited credentials over HTTPS to pages with a token.
+type API struct {
+	Path    string   `toml:"path" reload:"live"` // empty: no route
+	Tokens  []Secret `toml:"tokens" reload:"live"`
+	Origins []string `toml:"origins" reload:"live"` // empty: no page of another origin
+	TTL     Duration `toml:"ttl" reload:"live"`
+	Rate    int      `toml:"rate" reload:"live"` // requests a second from one address; 0: no limit
 }
 
 // Peers is the policy on top of the built-in deny table. Allow comes first,
@@ -240,6 +276,7 @@ func base() *Config {
 			MaxPort:       29999,
 			Offload:       "auto",
 			CredentialTTL: seconds(12 * 3600),
+			API:           API{TTL: seconds(3600), Rate: 20},
 			Peers:         Peers{RelayToRelay: true},
 			Limits: Limits{
 				Allocations:              10000,

@@ -132,6 +132,16 @@ func derive(cfg *Config, d *decoder) {
 			cfg.origins["turn.realm"] = Origin{Note: "domain"}
 		}
 	}
+	for i := range cfg.TURN.Database {
+		db := &cfg.TURN.Database[i]
+		if db.Realm == "" {
+			db.Realm = cfg.TURN.Realm
+			cfg.origins[child(element("turn.database", i), "realm")] = Origin{Note: "turn.realm"}
+		}
+		if path := db.DSN.Reveal(); db.Driver == DriverSQLite && path != "" {
+			db.DSN = newSecret(under(d.dir, path), db.DSN.ref())
+		}
+	}
 	paths := []*string{&cfg.StateDir, &cfg.TLS.Cert, &cfg.TLS.Key, &cfg.Upstream.CA, &cfg.Admin.Socket}
 	for i := range cfg.Signaling {
 		paths = append(paths, &cfg.Signaling[i].Reach.CA)

@@ -16,7 +16,7 @@ var Reserved = []string{"/check", "/healthz", "/readyz", "/.well-known"}
 type claim struct {
 	key  string
 	path string // as written
-	kind string // "signaling", "logger" or "trtc"
+	kind string // "signaling", "logger", "trtc" or "api"
 }
 
 func (c *checker) signaling() {
@@ -67,10 +67,11 @@ func (c *checker) claims() []claim {
 	if t := c.cfg.TRTC; c.cfg.UsesTRTC() {
 		list = append(list, claim{"trtc.schedule", t.Schedule, "trtc"}, claim{"trtc.unified", t.Unified, "trtc"})
 	}
+	list = append(list, claim{"turn.api.path", c.cfg.TURN.API.Path, "api"})
 	return slices.DeleteFunc(list, func(a claim) bool {
 		// Without its preset a route has no path; and an empty path of [trtc]
-		// is no route.
-		return a.path == "" && (a.kind == "trtc" || c.faulty(strings.TrimSuffix(a.key, "path")+"preset"))
+		// or [turn.api] is no route.
+		return a.path == "" && (a.kind == "trtc" || a.kind == "api" || c.faulty(strings.TrimSuffix(a.key, "path")+"preset"))
 	})
 }
 

@@ -22,10 +22,10 @@ func TestASecretIsNeverPrinted(t *testing.T) {
 		fmt.Fprintf(&out, "%"+verb+" ", &s)
 	}
 	fmt.Fprintln(&out, s, &s, s.GoString())
-	j, _ := json.Marshal(User{"u", s})
+	j, _ := json.Marshal(User{Name: "u", Password: s, Passwords: []Secret{s}})
 	out.Write(j)
-	slog.New(slog.NewTextHandler(&out, nil)).Info("m", "s", s, "user", User{"u", s})
-	slog.New(slog.NewJSONHandler(&out, nil)).Info("m", "s", s, "user", User{"u", s})
+	slog.New(slog.NewTextHandler(&out, nil)).Info("m", "s", s, "user", User{Name: "u", Password: s, Passwords: []Secret{s}})
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("m", "s", s, "user", User{Name: "u", Password: s, Passwords: []Secret{s}})
 
 	cfg := mustLoad(t, "[[turn.user]]\nname = \"u\"\npassword = \""+value+"\"\n[turn]\nsecrets = [\""+value+"\"]\n")
 	cfg.WriteTable(&out)

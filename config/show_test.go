@@ -110,6 +110,7 @@ turn.user["alice"].password: "[secret]" -> "[secret]" (live)
 signaling["/ws/"].xff: "replace" -> "append" (live)
 turn.user["bob"].name:  -> "bob" (live)
 turn.user["bob"].password:  -> "[secret]" (live)
+turn.user["bob"].passwords:  -> [] (live)
 signaling["/watchrtc"].preset:  -> "watchrtc" (live)
 `
 	if b.String() != want {

@@ -28,6 +28,8 @@ func check(cfg *Config, d *decoder) {
 	c.listeners()
 	c.relay()
 	c.credentials()
+	c.databases()
+	c.api()
 	c.limits()
 	c.reach("upstream", cfg.Upstream.Reach)
 	c.signaling()
@@ -184,13 +186,21 @@ func (c *checker) credentials() {
 			c.err(name, fmt.Sprintf("%q is on line %d already", u.Name, first), "remove one of the two users")
 		}
 		seen[u.Name] = c.pos.line(name)
-		switch p := u.Password.Reveal(); {
-		case p == "":
+		if len(u.All()) == 0 {
 			c.err(password, "the user has no password", `write password = "..."`)
-		case strings.ContainsFunc(p, isControl):
-			c.err(password, "has a control character in it", "use letters, digits and punctuation")
-		case isWeak(u.Name, p):
-			c.warn(password, "is weak: whoever guesses it can use the relay", `choose a random one, for example from "openssl rand -base64 18"`)
+		} else if !u.Password.IsEmpty() {
+			c.password(password, u.Name, u.Password)
+		}
+		for j, p := range u.Passwords {
+			key := element(child(at, "passwords"), j)
+			if p.IsEmpty() {
+				c.err(key, "is empty", "remove it, or write the password")
+				continue
+			}
+			c.password(key, u.Name, p)
+		}
+		if n := len(u.All()); n > maxPasswords {
+			c.err(child(at, "passwords"), fmt.Sprintf("a user with %d passwords", n), "keep the new one and the one before it")
 		}
 	}
 	for i, s := range t.Secrets {
@@ -202,7 +212,7 @@ func (c *checker) credentials() {
 		}
 	}
 	fromScheduler := c.cfg.UsesTRTC() && c.cfg.TRTC.InjectTURN
-	if len(t.User)+len(t.Secrets) == 0 && len(t.Listen) > 0 && !fromScheduler && !c.findings.HasErrors() {
+	if len(t.User)+len(t.Secrets)+len(t.Database) == 0 && t.API.Path == "" && len(t.Listen) > 0 && !fromScheduler && !c.findings.HasErrors() {
 		c.warn("turn", "there is neither a user nor a secret: nobody can use the relay", "add [[turn.user]] with name and password")
 	}
 }
@@ -250,6 +260,11 @@ func (c *checker) times() {
 	c.positive("https", "header_timeout", cfg.HTTPS.HeaderTimeout)
 	c.positive("https", "handshake_timeout", cfg.HTTPS.HandshakeTimeout)
 	c.positive("turn", "credential_ttl", cfg.TURN.CredentialTTL)
+	c.positive("turn.api", "ttl", cfg.TURN.API.TTL)
+	for i, db := range cfg.TURN.Database {
+		c.positive(element("turn.database", i), "timeout", db.Timeout)
+		c.positive(element("turn.database", i), "cache", db.Cache)
+	}
 	c.positive("turn.limits", "first_message", cfg.TURN.Limits.FirstMessage)
 	c.positive("turn.limits", "ban", cfg.TURN.Limits.Ban)
 	c.positive("turn.egress", "queue", cfg.TURN.Egress.Queue)
