@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +22,7 @@ type Status struct {
 	ConfigFile   string           `json:"config_file,omitempty"`
 	Layout       string           `json:"layout"`
 	Draining     bool             `json:"draining"`
+	Drain        *DrainReport     `json:"drain,omitempty"`
 	LastReload   Reload           `json:"last_reload"`
 	Listeners    []string         `json:"listeners"`
 	Certificates []edge.CertState `json:"certificates"`
@@ -30,20 +30,7 @@ type Status struct {
 	WebSockets   int              `json:"websockets"`
 	Allocations  int              `json:"allocations"`
 	FreePorts    int              `json:"free_ports"`
-}
-
-// Session is a live session of either kind.
-type Session struct {
-	ID        string    `json:"id"`
-	Kind      string    `json:"kind"` // "turn" or "wss"
-	Transport string    `json:"transport"`
-	Client    string    `json:"client"`
-	User      string    `json:"user,omitempty"`
-	Route     string    `json:"route,omitempty"`
-	To        string    `json:"to"` // the upstream, or the relayed address
-	Opened    time.Time `json:"opened"`
-	BytesUp   uint64    `json:"bytes_up"`
-	BytesDown uint64    `json:"bytes_down"`
+	Bans         int              `json:"bans"`
 }
 
 // KickRequest names what to end; the first field that is set counts.
@@ -57,7 +44,7 @@ type KickRequest struct {
 func (a *app) newAdmin(socket string) *admin.Server {
 	s := admin.New(admin.Options{Socket: socket, Gatherer: a.registry, Log: a.log})
 	s.Handle("GET "+admin.PathStatus, admin.JSON(func(*http.Request) (any, error) { return a.status(), nil }))
-	s.Handle("GET "+admin.PathSessions, admin.JSON(func(*http.Request) (any, error) { return a.sessions(), nil }))
+	s.Handle("GET "+admin.PathSessions, admin.JSON(a.handleSessions))
 	s.Handle("POST "+admin.PathKick, admin.JSON(func(r *http.Request) (any, error) {
 		var k KickRequest
 		if err := admin.Read(r, &k); err != nil {
@@ -72,10 +59,9 @@ func (a *app) newAdmin(socket string) *admin.Server {
 		}
 		return result, nil
 	}))
-	s.Handle("POST "+admin.PathDrain, admin.JSON(func(*http.Request) (any, error) {
-		a.stop()
-		return nil, nil
-	}))
+	s.Handle("POST "+admin.PathDrain, admin.JSON(a.handleDrain))
+	s.Handle("GET "+admin.PathBans, admin.JSON(func(*http.Request) (any, error) { return a.turn.Bans(), nil }))
+	s.Handle("POST "+admin.PathUnban, admin.JSON(a.handleUnban))
 	return s
 }
 
@@ -88,12 +74,14 @@ func (a *app) status() Status {
 		ConfigFile:   p.cfg.File(),
 		Layout:       p.cfg.Layout,
 		Draining:     a.draining.Load(),
+		Drain:        a.drainReport(),
 		LastReload:   a.reloads.last(),
 		Certificates: a.certs.State(),
 		Connections:  a.httpsCaps.Open() + a.turnCaps.Open(),
 		WebSockets:   a.signaling.Count(),
 		Allocations:  a.turn.Allocations(),
 		FreePorts:    a.turn.FreePorts(),
+		Bans:         len(a.turn.Bans()),
 	}
 	a.reloadMu.Lock()
 	defer a.reloadMu.Unlock()
@@ -112,35 +100,6 @@ func (a *app) status() Status {
 	slices.Sort(s.Listeners)
 	return s
 }
-
-func (a *app) sessions() []Session {
-	all := []Session{}
-	for _, s := range a.turn.Sessions() {
-		all = append(all, Session{
-			ID: s.ID, Kind: "turn", Transport: string(s.Transport), Client: s.Client.String(), User: s.User,
-			To: joined(s.Relays), Opened: s.Created, BytesUp: s.BytesUp, BytesDown: s.BytesDown,
-		})
-	}
-	for _, s := range a.signaling.Sessions() {
-		all = append(all, Session{
-			ID: wssID(s.ID), Kind: "wss", Transport: "tls", Client: s.Client.String(), Route: s.Route,
-			To: s.Upstream, Opened: s.Opened, BytesUp: s.ToUpstream, BytesDown: s.ToClient,
-		})
-	}
-	slices.SortFunc(all, func(x, y Session) int { return x.Opened.Compare(y.Opened) })
-	return all
-}
-
-func joined(addrs []netip.AddrPort) string {
-	var all []string
-	for _, a := range addrs {
-		all = append(all, a.String())
-	}
-	return strings.Join(all, " ")
-}
-
-// wssID keeps the ids of the two kinds apart.
-func wssID(id uint64) string { return "w" + strconv.FormatUint(id, 10) }
 
 func (a *app) kick(k KickRequest) (any, error) {
 	var addr netip.Addr

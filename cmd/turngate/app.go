@@ -42,6 +42,7 @@ type app struct {
 	http        *http.Server
 	handler     atomic.Pointer[http.Handler]
 	draining    atomic.Bool
+	drains      drainState
 	plan        atomic.Pointer[plan] // what runs
 	admin       *admin.Server
 
@@ -445,21 +446,23 @@ func (a *app) alive() error {
 // drain ends the work of the app in good order.
 func (a *app) drain(now <-chan struct{}) {
 	cfg := a.plan.Load().cfg.Drain
-	limit := max(time.Duration(cfg.WebSockets), time.Duration(cfg.TURN)) + 5*time.Second
+	websockets, allocations := a.drains.limits(cfg)
+	limit := max(websockets, allocations) + 5*time.Second
 	a.draining.Store(true)
 	a.log.Info("draining", "sessions", a.signaling.Count(), "allocations", a.turn.Allocations(), "limit", limit)
 	notify(admin.NotifyStopping("draining", limit), a.log)
 	fresh, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
+	a.drains.begin(max(websockets, allocations), cancel)
 	var wg sync.WaitGroup
 	finished := make(chan struct{})
 	wg.Go(func() {
-		if err := a.signaling.Drain(fresh, time.Duration(cfg.WebSockets)); err != nil {
+		if err := a.signaling.Drain(fresh, websockets); err != nil {
 			a.log.Warn("signaling sessions were cut", "err", err)
 		}
 	})
 	wg.Go(func() {
-		ctx, cancel := context.WithTimeout(fresh, time.Duration(cfg.TURN))
+		ctx, cancel := context.WithTimeout(fresh, allocations)
 		defer cancel()
 		if left := a.turn.Drain(ctx); left > 0 {
 			a.log.Warn("allocations were cut at the drain limit", "allocations", left)

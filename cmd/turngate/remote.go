@@ -87,6 +87,9 @@ func showStatus(io streams, s Status) {
 	if s.Draining {
 		row("state", "draining")
 	}
+	if d := s.Drain; d != nil {
+		row("", fmt.Sprintf("at most %s more", time.Until(d.Until).Round(time.Second)))
+	}
 	for _, l := range s.Listeners {
 		row("listens", l)
 	}
@@ -100,6 +103,9 @@ func showStatus(io streams, s Status) {
 	row("connections", s.Connections)
 	row("websockets", s.WebSockets)
 	row("allocations", fmt.Sprintf("%d, %d ports free", s.Allocations, s.FreePorts))
+	if s.Bans > 0 {
+		row("banned", fmt.Sprintf("%d addresses; see: turngate bans", s.Bans))
+	}
 	if !s.LastReload.At.IsZero() {
 		outcome := "applied"
 		if s.LastReload.Error != "" {
@@ -108,24 +114,6 @@ func showStatus(io streams, s Status) {
 		row("last reload", s.LastReload.At.Format(time.DateTime)+" "+outcome)
 	}
 	w.Flush()
-}
-
-func newSessionsCommand(io streams) *cobra.Command {
-	cmd := &cobra.Command{Use: "sessions", Short: "List the live WebSockets and TURN allocations", Args: usageArgs(cobra.NoArgs)}
-	r := newRemote(io, cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		var all []Session
-		return r.ask(cmd, "GET", admin.PathSessions, nil, &all, func() {
-			w := tabwriter.NewWriter(io.out, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "ID\tKIND\tCLIENT\tUSER / ROUTE\tTO\tAGE\tBYTES UP\tBYTES DOWN")
-			for _, s := range all {
-				fmt.Fprintf(w, "%s\t%s/%s\t%s\t%q\t%s\t%s\t%d\t%d\n", s.ID, s.Kind, s.Transport, s.Client,
-					s.User+s.Route, s.To, time.Since(s.Opened).Round(time.Second), s.BytesUp, s.BytesDown)
-			}
-			w.Flush()
-		})
-	}
-	return cmd
 }
 
 func newKickCommand(io streams) *cobra.Command {
@@ -170,19 +158,6 @@ func newReloadCommand(io streams) *cobra.Command {
 				fmt.Fprintf(io.out, "applied at the next start only: %s\n", strings.Join(result.Restart, ", "))
 			}
 		})
-	}
-	return cmd
-}
-
-func newDrainCommand(io streams) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "drain",
-		Short: "Take no new work, serve what is live until it ends or the drain limit, then stop",
-		Args:  usageArgs(cobra.NoArgs),
-	}
-	r := newRemote(io, cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return r.ask(cmd, "POST", admin.PathDrain, nil, nil, func() { fmt.Fprintln(io.out, "draining") })
 	}
 	return cmd
 }

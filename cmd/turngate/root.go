@@ -63,6 +63,8 @@ func newRootCommand(io streams) *cobra.Command {
 		newStatusCommand(io),
 		newSessionsCommand(io),
 		newKickCommand(io),
+		newBansCommand(io),
+		newUnbanCommand(io),
 		newReloadCommand(io),
 		newDrainCommand(io),
 		newVersionCommand(io),

@@ -5,10 +5,12 @@
 // by themselves:
 //
 //	GET  /v1/status       what runs since when, listeners, certificates, counts
-//	GET  /v1/sessions     live sessions
+//	GET  /v1/sessions     live sessions; ?user= client= kind= transport= sort=
 //	POST /v1/kick         ends one
 //	POST /v1/reload       loads the configuration file; 422 with the findings
 //	POST /v1/drain        no new work, ends when the last session has
+//	GET  /v1/bans         sources that are not answered
+//	POST /v1/unban        lifts one
 //	GET  /metrics         Prometheus
 //	GET  /debug/pprof/    profiles
 //
@@ -36,6 +38,8 @@ const (
 	PathKick     = "/v1/kick"
 	PathReload   = "/v1/reload"
 	PathDrain    = "/v1/drain"
+	PathBans     = "/v1/bans"
+	PathUnban    = "/v1/unban"
 	PathMetrics  = "/metrics"
 	PathPprof    = "/debug/pprof/"
 )
