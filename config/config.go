@@ -79,6 +79,7 @@ type TURN struct {
 	Realm         string         `toml:"realm" reload:"live"` // never empty after loading
 	MinPort       uint16         `toml:"min_port" reload:"live"`
 	MaxPort       uint16         `toml:"max_port" reload:"live"`
+	Alternates    []FixedAddr    `toml:"alternates" reload:"live"` // port 0: 3478
 	Offload       string         `toml:"offload" reload:"live" one:"auto|off|native|generic"`
 	Secrets       []Secret       `toml:"secrets" reload:"live"` // the first one signs, all are accepted
 	StrictExpiry  bool           `toml:"strict_expiry" reload:"live"`

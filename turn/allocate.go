@@ -43,7 +43,7 @@ func (s *Server) handleAllocate(r *request) {
 	}
 	// 10. and 11. Quotas, and no new work while draining.
 	if s.draining.Load() {
-		s.refuse(r, 508)
+		s.refuseAllocate(r, 508)
 		return
 	}
 	switch full := s.reserve(r); full {
@@ -52,13 +52,13 @@ func (s *Server) handleAllocate(r *request) {
 		s.metrics.dropped.WithLabelValues("retransmission").Inc()
 		return
 	default:
-		s.refuse(r, full)
+		s.refuseAllocate(r, full)
 		return
 	}
 	ses, token, missing, code := s.allocate(r, want)
 	if code != 0 {
 		s.unreserve(r)
-		s.refuse(r, code)
+		s.refuseAllocate(r, code)
 		return
 	}
 	b := wire.NewBuilder(wire.Allocate, wire.Success, r.msg.ID)

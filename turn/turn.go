@@ -52,6 +52,10 @@ type Options struct {
 	// be nil.
 	Listeners func() []netip.AddrPort
 
+	// Alternates are other servers, which clients are sent to while this one
+	// drains or is full.
+	Alternates []netip.AddrPort
+
 	Limits Limits
 	Egress relay.StreamLimits
 
@@ -133,6 +137,7 @@ type Server struct {
 	bandwidth *bandwidth
 	hits      limitHits
 	draining  atomic.Bool
+	turns     atomic.Uint64 // of the alternates
 
 	settings atomic.Pointer[settings]
 

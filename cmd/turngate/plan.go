@@ -27,6 +27,8 @@ type plan struct {
 	turn      turn.Options
 	signaling signaling.Options
 	logger    logger.Options
+	databases []database
+	ice       *iceAPI // nil: not served
 }
 
 // newPlan translates a configuration and lets every room check its part.
@@ -46,6 +48,12 @@ func (a *app) newPlan(cfg *config.Config) (*plan, error) {
 		return nil, err
 	}
 	p.turn.Listeners = a.listening
+	if p.databases, p.turn.Databases, err = a.databases(cfg); err != nil {
+		return nil, err
+	}
+	if p.ice, err = a.newICE(cfg); err != nil {
+		return nil, err
+	}
 	dialers := make(dialers)
 	p.logger, err = loggerOptions(cfg, dialers, a.log)
 	if err != nil {
@@ -116,7 +124,18 @@ func turnOptions(cfg *config.Config, addresses []turn.Address, log *slog.Logger)
 		Log:    log,
 	}
 	for _, u := range t.User {
-		o.Users = append(o.Users, turn.User{Name: u.Name, Passwords: []string{u.Password.Reveal()}})
+		user := turn.User{Name: u.Name}
+		for _, p := range u.All() {
+			user.Passwords = append(user.Passwords, p.Reveal())
+		}
+		o.Users = append(o.Users, user)
+	}
+	for _, a := range t.Alternates {
+		port := a.Port
+		if port == 0 {
+			port = 3478
+		}
+		o.Alternates = append(o.Alternates, netip.AddrPortFrom(a.Addr, port))
 	}
 	for _, s := range t.Secrets {
 		o.Secrets = append(o.Secrets, s.Reveal())

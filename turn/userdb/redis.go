@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -26,7 +27,10 @@ type quiet struct{}
 func (quiet) Printf(context.Context, string, ...any) {}
 
 // redisDB is a pool of connections to Redis, or to what speaks like it.
-type redisDB struct{ client lazily[*redis.Client] }
+type redisDB struct {
+	client lazily[*redis.Client]
+	calls  sync.WaitGroup
+}
 
 func newRedis(dsn string, timeout time.Duration) (Source, error) {
 	o, err := redisOptions(dsn)
@@ -44,7 +48,7 @@ func newRedis(dsn string, timeout time.Duration) (Source, error) {
 	o.ContextTimeoutEnabled = true
 	o.MaxRetries = 1 // a kept connection may have died
 	o.DialerRetries = 1
-	return &redisDB{lazily[*redis.Client]{make: func() (*redis.Client, error) { return redis.NewClient(o), nil }}}, nil
+	return &redisDB{client: lazily[*redis.Client]{make: func() (*redis.Client, error) { return redis.NewClient(o), nil }}}, nil
 }
 
 func (r *redisDB) Keys(ctx context.Context, realm, user string) ([][]byte, error) {
@@ -55,7 +59,9 @@ func (r *redisDB) Keys(ctx context.Context, realm, user string) ([][]byte, error
 	if err != nil {
 		return nil, err
 	}
-	value, err := c.Get(ctx, "turn/realm/"+realm+"/user/"+user+"/key").Result()
+	value, err := prompt(ctx, r, func() (string, error) {
+		return c.Get(ctx, "turn/realm/"+realm+"/user/"+user+"/key").Result()
+	})
 	if errors.Is(err, redis.Nil) || err == nil && value == "" {
 		return nil, nil
 	}
@@ -70,7 +76,9 @@ func (r *redisDB) Secrets(ctx context.Context, realm string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	values, err := c.SMembers(ctx, "turn/realm/"+realm+"/secret").Result()
+	values, err := prompt(ctx, r, func() ([]string, error) {
+		return c.SMembers(ctx, "turn/realm/"+realm+"/secret").Result()
+	})
 	if err != nil {
 		return nil, timedOut(ctx, err)
 	}
@@ -79,10 +87,31 @@ func (r *redisDB) Secrets(ctx context.Context, realm string) ([]string, error) {
 }
 
 func (r *redisDB) Close() error {
-	if c, made := r.client.close(); made {
-		return c.Close()
+	c, made := r.client.close()
+	if !made {
+		return nil
 	}
-	return nil
+	err := c.Close() // ends what is under way
+	r.calls.Wait()
+	return err
+}
+
+// prompt returns when ctx ends: the client obeys its deadline, but does not
+// notice that it is cancelled.
+func prompt[T any](ctx context.Context, r *redisDB, call func() (T, error)) (v T, err error) {
+	done := make(chan struct{})
+	var got T
+	var gotErr error
+	r.calls.Go(func() {
+		defer close(done)
+		got, gotErr = call()
+	})
+	select {
+	case <-done:
+		return got, gotErr
+	case <-ctx.Done():
+		return v, ctx.Err()
+	}
 }
 
 // redisOptions reads a URL (redis, rediss, unix) or coturn's own form of words

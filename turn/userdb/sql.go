@@ -8,7 +8,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
@@ -23,7 +22,7 @@ const (
 // sqlite is a database file. Its directory may be read-only for us.
 type sqlite struct {
 	path string
-	db   *sql.DB
+	db   lazily[*sql.DB]
 }
 
 func newSQLite(path string, timeout time.Duration) (Source, error) {
@@ -38,14 +37,16 @@ func newSQLite(path string, timeout time.Duration) (Source, error) {
 		},
 	}
 	name := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: pragmas.Encode()}
-	db, err := sql.Open("sqlite", name.String())
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", SQLite, err)
-	}
-	db.SetMaxOpenConns(maxConns)
-	db.SetMaxIdleConns(maxConns)
-	db.SetConnMaxLifetime(connLifetime)
-	return &sqlite{path, db}, nil
+	return &sqlite{path, lazily[*sql.DB]{make: func() (*sql.DB, error) {
+		db, err := sql.Open("sqlite", name.String())
+		if err != nil {
+			return nil, err
+		}
+		db.SetMaxOpenConns(maxConns)
+		db.SetMaxIdleConns(maxConns)
+		db.SetConnMaxLifetime(connLifetime)
+		return db, nil
+	}}}, nil
 }
 
 func (s *sqlite) Keys(ctx context.Context, realm, user string) ([][]byte, error) {
@@ -64,7 +65,11 @@ func (s *sqlite) Secrets(ctx context.Context, realm string) ([]string, error) {
 }
 
 func (s *sqlite) query(ctx context.Context, most int, query string, args ...any) ([]string, error) {
-	values, err := collect(ctx, s.db, most, query, args...)
+	db, err := s.db.get()
+	if err != nil {
+		return nil, err
+	}
+	values, err := collect(ctx, db, most, query, args...)
 	if err == nil || ctx.Err() != nil {
 		return values, timedOut(ctx, err)
 	}
@@ -75,7 +80,12 @@ func (s *sqlite) query(ctx context.Context, most int, query string, args ...any)
 	return nil, fmt.Errorf("%s: %w", s.path, err)
 }
 
-func (s *sqlite) Close() error { return s.db.Close() }
+func (s *sqlite) Close() error {
+	if db, made := s.db.close(); made {
+		return db.Close()
+	}
+	return nil
+}
 
 // collect returns the first column of a query, at most so many rows. NULL and
 // empty values are no values.
@@ -108,38 +118,4 @@ func decodeKeys(values []string) ([][]byte, error) {
 		keys = append(keys, key)
 	}
 	return keys, nil
-}
-
-// lazily makes something at the first use, and never after close.
-type lazily[T any] struct {
-	make func() (T, error)
-
-	mu     sync.Mutex // guards the fields below
-	made   bool
-	closed bool
-	value  T
-}
-
-func (l *lazily[T]) get() (v T, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return v, errClosed
-	}
-	if !l.made {
-		if l.value, err = l.make(); err != nil {
-			return v, err
-		}
-		l.made = true
-	}
-	return l.value, nil
-}
-
-// close returns what was made, if anything was.
-func (l *lazily[T]) close() (v T, made bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	made = l.made && !l.closed
-	l.closed = true
-	return l.value, made
 }

@@ -47,6 +47,16 @@ func (b *Builder) AddError(code int) {
 	b.m.Add(ErrorCode, []byte{0, 0, byte(code / 100), byte(code % 100)})
 }
 
+// AddPlainAddress appends an address attribute that is not XORed, as
+// ALTERNATE-SERVER is.
+func (b *Builder) AddPlainAddress(t Attr, a netip.AddrPort) {
+	// XOR with nothing: the cookie and transaction id of a header of zeroes
+	// leave the address, and the port takes its own XOR twice.
+	var value [20]byte
+	plain := netip.AddrPortFrom(a.Addr(), a.Port()^cookie>>16)
+	b.m.Add(t, appendXORAddress(value[:0], plain, make([]byte, headerSize)))
+}
+
 // AddAddressError appends ADDRESS-ERROR-CODE: why there is no relayed address of
 // a family (RFC 8656 section 18.12).
 func (b *Builder) AddAddressError(v6 bool, code int) {
