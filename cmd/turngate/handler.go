@@ -4,6 +4,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/turngate/turngate/config"
@@ -33,13 +34,50 @@ func (a *app) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		// Then what follows is not to be read as a request (RFC 9112 section 6.1).
 		w.Header().Set("Connection", "close")
 	}
-	(*a.handler.Load()).ServeHTTP(w, r)
+	switch {
+	case fieldCount(r.Header) > maxFields:
+		w.Header().Set("Connection", "close")
+		plain(w, http.StatusRequestHeaderFieldsTooLarge)
+	case !plainLength(r.Header["Content-Length"]):
+		plain(w, http.StatusBadRequest)
+	default:
+		(*a.handler.Load()).ServeHTTP(w, r)
+	}
+	if r.ProtoMajor == 2 {
+		// What is left of the answer waits for the client's flow control, which
+		// TCP's own time limits do not cover.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(lastBytes))
+	}
 	if r.ContentLength != 0 { // not of a hijacked connection: a handshake has no body
 		// net/http reads the rest of a body that nobody wanted, and would wait for
 		// it without end.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(unreadBody))
 	}
 }
+
+// maxFields is the number of header fields of a request; a browser sends some
+// twenty. MaxHeaderBytes alone would let thousands of short ones pass.
+const maxFields = 200
+
+func fieldCount(h http.Header) (n int) {
+	for _, values := range h {
+		n += len(values)
+	}
+	return n
+}
+
+// plainLength reports whether there is at most one Content-Length, of digits
+// only. Over HTTP/2 net/http takes the first one, or 0 for what is no number.
+func plainLength(values []string) bool {
+	if len(values) == 0 {
+		return true
+	}
+	notDigit := func(c rune) bool { return c < '0' || c > '9' }
+	return len(values) == 1 && values[0] != "" && !strings.ContainsFunc(values[0], notDigit)
+}
+
+// lastBytes is the time for what net/http has buffered of an answer, some KiB.
+const lastBytes = 15 * time.Second
 
 // unreadBody is the time for the rest of a body behind an answer.
 const unreadBody = 2 * time.Second
@@ -71,6 +109,9 @@ func (a *app) routes(p *plan) http.Handler {
 		if !taken[trimSlash(r.Path)] { // else it is reached through signaling
 			add(r.Path, a.logger)
 		}
+	}
+	if p.ice != nil {
+		add(p.ice.path, http.HandlerFunc(p.ice.serve))
 	}
 	add("/healthz", http.HandlerFunc(healthz))
 	add("/readyz", http.HandlerFunc(a.readyz))
