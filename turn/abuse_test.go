@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -694,8 +695,15 @@ func TestAnswersToStrangersAreSmall(t *testing.T) {
 
 // TestARangeOfAHundredPortsServesAHundred and comes back whole.
 func TestARangeOfAHundredPortsServesAHundred(t *testing.T) {
-	// A range that no other test and no ephemeral port of this host uses.
-	s, addr := start(t, func(o *turn.Options) { o.MinPort, o.MaxPort = 22000, 22099 })
+	// A range below the ephemeral ports, and where loopback has more than one
+	// address, an address that no other process relays at.
+	s, addr := start(t, func(o *turn.Options) {
+		o.MinPort, o.MaxPort = 20100, 20199
+		if runtime.GOOS == "linux" {
+			own := netip.AddrFrom4([4]byte{127, 77, byte(os.Getpid() >> 8), byte(os.Getpid())})
+			o.Addresses = []turn.Address{{External: own, Local: own}}
+		}
+	})
 	for _, network := range []string{"udp", "tcp"} {
 		for round := range 2 {
 			var clients []*tc.Client
