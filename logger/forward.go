@@ -46,6 +46,10 @@ func (s *Server) forward(rt *route, w http.ResponseWriter, r *http.Request, rest
 		return
 	}
 	defer resp.Body.Close()
+	if up.failed() { // an answer to half a report is none
+		s.cutBody(rt, w, r, up)
+		return
+	}
 	s.answer(rt, w, r, resp, cancel)
 	s.metrics.requests.WithLabelValues(rt.name, strconv.Itoa(resp.StatusCode/100)+"xx").Inc()
 	s.metrics.seconds.WithLabelValues(rt.name).Observe(time.Since(start).Seconds())
