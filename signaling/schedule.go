@@ -80,6 +80,7 @@ const (
 	maxSubRequest      = 256 << 10
 	maxScheduleAnswer  = 1 << 20
 	scheduleReadTime   = 10 * time.Second
+	scheduleWriteTime  = 30 * time.Second
 )
 
 // scheduler serves one of the two paths.
@@ -396,8 +397,11 @@ func (h *scheduler) answer(w http.ResponseWriter, resp *http.Response, body []by
 	if resp.StatusCode >= 500 {
 		proxy.DropCORS(dst)
 	}
+	rc := http.NewResponseController(w)
+	_ = rc.SetWriteDeadline(time.Now().Add(scheduleWriteTime))
 	w.WriteHeader(resp.StatusCode)
 	_, _ = w.Write(body)
+	_ = rc.SetWriteDeadline(time.Time{})
 }
 
 // deny answers with an error of our own: without Access-Control-Allow-Origin, so that
