@@ -468,8 +468,9 @@ func (tg *target) costs(t testing.TB, heldKiB, leftKiB int, attack func(held fun
 		}
 	})
 	tg.control(t)
+	tg.CloseConnections() // the kept ones count twice, here and there
 	eventually(t, func() string {
-		if n := runtime.NumGoroutine(); n > goroutines+8 { // kept connections to upstreams
+		if n := runtime.NumGoroutine(); n > goroutines+8 {
 			return fmt.Sprintf("%d goroutines, before the attack %d", n, goroutines)
 		}
 		return ""

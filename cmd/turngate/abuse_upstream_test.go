@@ -251,6 +251,7 @@ func (z *zone) serve(pc net.PacketConn) {
 // moves is followed without a reload, and one that moves to a host without the
 // upstream's certificate leads to no request there.
 func TestNamesThatMove(t *testing.T) {
+	t.Parallel() // it waits; no test beside it asks DNS
 	z := startZone(t)
 	rec := newRecorder(t)
 	port, err := strconv.Atoi(rec.Port())

@@ -1,0 +1,278 @@
+package main
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// What is too big is refused before it is taken, and costs no memory.
+func TestTooBig(t *testing.T) {
+	tg := attacked(t, "", "")
+	var many strings.Builder
+	for i := range 2000 {
+		fmt.Fprintf(&many, "X-%d: 1\r\n", i)
+	}
+	for _, row := range []struct {
+		name, fields string
+		target       string // behind the path
+		want         []int
+	}{
+		{"a header of 64 KiB", "X-Big: " + strings.Repeat("x", 64<<10) + "\r\n", "", []int{431, 400}},
+		{"a header of 1 MB", "X-Big: " + strings.Repeat("x", 1<<20) + "\r\n", "", []int{431, 400, 0}},
+		{"a header of 8 MiB", "X-Big: " + strings.Repeat("x", 8<<20) + "\r\n", "", []int{431, 400, 0}},
+		{"a header name of 64 KiB", strings.Repeat("x", 64<<10) + ": y\r\n", "", []int{431, 400}},
+		{"2000 headers", many.String(), "", []int{431, 400}},
+		{"2000 headers of one name", strings.Repeat("X: y\r\n", 2000), "", []int{431, 400}},
+		{"2000 empty headers", strings.Repeat("X:\r\n", 2000), "", []int{431, 400}},
+		{"1000 addresses in X-Forwarded-For", strings.Repeat("X-Forwarded-For: 192.0.2.1\r\n", 1000), "", []int{431, 400}},
+		{"a target of 64 KiB", "", strings.Repeat("a", 64<<10), []int{414, 431, 400}},
+		{"a query of 64 KiB", "", "?" + strings.Repeat("a", 64<<10), []int{414, 431, 400}},
+		{"a report of 50 MiB", "Content-Length: 52428800\r\n", "", []int{413}},
+		{"a report of 2^63-1 bytes", "Content-Length: 9223372036854775807\r\n", "", []int{413}},
+		{"a report of 50 MiB that waits for 100", "Expect: 100-continue\r\nContent-Length: 52428800\r\n", "", []int{413}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			for _, path := range append(slices.Clone(plainPaths), "/ws/", "/nowhere/", "/healthz") {
+				if strings.Contains(row.fields, "Length") && !slices.Contains(plainPaths, path) {
+					continue
+				}
+				a := tg.dial(t)
+				a.SetDeadline(time.Now().Add(5 * time.Second))
+				go a.send("POST " + path + row.target + " HTTP/1.1\r\nHost: localhost\r\nX-Marker: big\r\n" + row.fields + "\r\n")
+				if got, _, _ := a.response(); !slices.Contains(row.want, got) {
+					t.Errorf("%s: got %d, want one of %v", path, got, row.want)
+				}
+				a.NetConn().Close()
+			}
+		})
+	}
+	t.Run("a chunked report without end", func(t *testing.T) {
+		for _, path := range plainPaths {
+			a := tg.dial(t)
+			a.SetDeadline(time.Now().Add(10 * time.Second))
+			go func() {
+				a.send("POST " + path + " HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+				chunk := "10000\r\n" + strings.Repeat("x", 64<<10) + "\r\n"
+				for range 1024 { // 64 MiB
+					if _, err := io.WriteString(a, chunk); err != nil {
+						return
+					}
+				}
+			}()
+			if got, _, _ := a.response(); got != 413 && got != 0 {
+				t.Errorf("%s: got %d, want 413", path, got)
+			}
+			if ended, _ := a.ended(5 * time.Second); !ended {
+				t.Errorf("%s: the connection stays open", path)
+			}
+			a.NetConn().Close()
+		}
+	})
+	for _, e := range tg.received("X-Marker: big") {
+		t.Errorf("upstream received %.200q", e.head)
+	}
+	t.Run("headers without end leave nothing behind", func(t *testing.T) {
+		tg.costs(t, 16<<10, 8<<10, func(held func()) {
+			var clients []*attacker
+			for range 64 {
+				a := tg.dial(t)
+				a.send("GET /logger/ HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("x", 30<<10))
+				clients = append(clients, a)
+			}
+			held()
+			for _, a := range clients {
+				a.NetConn().Close()
+			}
+		})
+	})
+	tg.control(t)
+	tg.blameless(t)
+}
+
+// Slow clients are cut while honest ones are served.
+func TestSlowHeads(t *testing.T) {
+	tg := attacked(t, "header_timeout = \"1s\"\nhandshake_timeout = \"1s\"", "")
+	raw := func(t *testing.T, first string) *attacker {
+		nc, err := net.Dial("tcp", tg.https.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { nc.Close() })
+		nc.SetDeadline(time.Now().Add(20 * time.Second))
+		io.WriteString(nc, first)
+		// Closing goes through NetConn; the TLS above it is never used.
+		return &attacker{Conn: tls.Client(nc, &tls.Config{InsecureSkipVerify: true})}
+	}
+	hello := "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + strings.Repeat("r", 32)
+	for _, row := range []struct {
+		name string
+		open func(t *testing.T) *attacker
+		tls  bool
+	}{
+		{"half a request line", func(t *testing.T) *attacker { a := tg.dial(t); a.send("GET /log"); return a }, true},
+		{"headers that never end", func(t *testing.T) *attacker { a := tg.dial(t); a.send("GET /logger/ HTTP/1.1\r\nX: "); return a }, true},
+		{"nothing behind the TLS handshake", func(t *testing.T) *attacker { return tg.dial(t) }, true},
+		{"nothing behind a TLS handshake without ALPN", func(t *testing.T) *attacker { return tg.dial(t, []string{}...) }, true},
+		{"nothing behind the choice of HTTP/2", func(t *testing.T) *attacker { return tg.dial(t, "h2") }, true},
+		{"nothing at all", func(t *testing.T) *attacker { return raw(t, "") }, false},
+		{"one byte of TLS", func(t *testing.T) *attacker { return raw(t, "\x16") }, false},
+		{"half a ClientHello", func(t *testing.T) *attacker { return raw(t, hello) }, false},
+		{"half a STUN header", func(t *testing.T) *attacker { return raw(t, "\x00\x01\x00\x00\x21") }, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			var clients []*attacker
+			for range 20 {
+				clients = append(clients, row.open(t))
+			}
+			for _, a := range clients {
+				read := io.Reader(a.NetConn())
+				if row.tls {
+					read = a.r
+				}
+				a.NetConn().SetReadDeadline(time.Now().Add(15 * time.Second))
+				if _, err := io.Copy(io.Discard, read); isTimeout(err) {
+					t.Error("still open after 15 s")
+				}
+			}
+		})
+	}
+	t.Run("honest clients meanwhile", func(t *testing.T) {
+		t.Parallel()
+		for range 5 {
+			tg.control(t)
+		}
+	})
+}
+
+func isTimeout(err error) bool {
+	ne, ok := err.(net.Error)
+	return ok && ne.Timeout()
+}
+
+// A body that crawls or never comes is cut, also one that nobody asked for.
+func TestSlowBodies(t *testing.T) {
+	t.Parallel()
+	tg := attacked(t, "", "")
+	var wg sync.WaitGroup
+	slow := func(name, request string, drip bool, want ...int) {
+		wg.Go(func() {
+			a, err := tg.tryDial()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer a.NetConn().Close()
+			a.send(request)
+			stop := make(chan struct{})
+			defer close(stop)
+			if drip {
+				go func() {
+					tick := time.NewTicker(time.Second)
+					defer tick.Stop()
+					for {
+						select {
+						case <-stop:
+							return
+						case <-tick.C:
+							a.send("x")
+						}
+					}
+				}()
+			}
+			a.SetReadDeadline(time.Now().Add(25 * time.Second))
+			status, _, _ := a.response()
+			if status == http.StatusContinue {
+				status, _, _ = a.response()
+			}
+			if !slices.Contains(want, status) {
+				t.Errorf("%s: got %d, want one of %v", name, status, want)
+			}
+			if ended, _ := a.ended(10 * time.Second); !ended {
+				t.Errorf("%s: the connection stays open", name)
+			}
+		})
+	}
+	for range 20 {
+		for _, path := range plainPaths {
+			slow("one byte a second to "+path, "POST "+path+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n", true, 408)
+		}
+		slow("one byte a second of a large report", "POST /logger/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\n\r\n"+strings.Repeat("x", 4<<10), true, 408)
+	}
+	for _, framing := range []string{"Content-Length: 5000\r\n", "Transfer-Encoding: chunked\r\n", "Content-Length: 5000\r\nExpect: 100-continue\r\n"} {
+		for _, path := range plainPaths {
+			slow("no body to "+path, "POST "+path+" HTTP/1.1\r\nHost: localhost\r\n"+framing+"\r\n", false, 408)
+		}
+		for _, path := range []string{"/healthz", "/nowhere", "/ws/", "/schedule/x", "/schedule/s1.rtc.test/", "/u/v2/ws", "/u/nowhere"} {
+			slow("a body that nobody wants to "+path, "POST "+path+" HTTP/1.1\r\nHost: localhost\r\n"+framing+"\r\n", false, 404, 405, 426)
+			slow("a body that drips to "+path, "POST "+path+" HTTP/1.1\r\nHost: localhost\r\n"+framing+"\r\n", true, 404, 405, 426)
+		}
+		slow("a body of a refused method", "PUT /logger/ HTTP/1.1\r\nHost: localhost\r\n"+framing+"\r\n", true, 405)
+	}
+	for range 3 {
+		tg.control(t)
+	}
+	wg.Wait()
+	tg.control(t)
+	tg.blameless(t)
+}
+
+// One source that takes all it may have takes nothing from others.
+func TestOneSourceIsBounded(t *testing.T) {
+	tg := attacked(t, "max_connections_per_address = 60", "")
+	from := func(address string) net.Dialer {
+		return net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}, Timeout: 10 * time.Second}
+	}
+	flood := func(t *testing.T, n int, first string) {
+		greedy := from("127.0.0.9")
+		for range n {
+			c, err := greedy.Dial("tcp", tg.https.String())
+			if err != nil {
+				continue
+			}
+			t.Cleanup(func() { c.Close() })
+			io.WriteString(c, first)
+		}
+	}
+	honest := func(t *testing.T) {
+		t.Helper()
+		d := from("127.0.0.8")
+		c, err := tls.DialWithDialer(&d, "tcp", tg.https.String(), tg.tls)
+		if err != nil {
+			t.Fatalf("another source: %v", err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		fmt.Fprint(c, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+		if b, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 200") {
+			t.Errorf("another source: got %q, %v, want 200", b, err)
+		}
+	}
+	for name, first := range map[string]string{"half a ClientHello": "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "silence": "", "STUN": "\x00\x01\x00\x00\x21\x12\xa4\x42"} {
+		t.Run(name, func(t *testing.T) {
+			flood(t, 500, first)
+			eventually(t, func() string {
+				if n := tg.httpsCaps.Open(); n > 60 {
+					return fmt.Sprintf("%d connections open, want 60 at most", n)
+				}
+				return ""
+			})
+			honest(t)
+		})
+		eventually(t, func() string {
+			if n := tg.httpsCaps.Open(); n > 0 {
+				return fmt.Sprintf("%d connections are counted after all were closed", n)
+			}
+			return ""
+		})
+	}
+	tg.control(t)
+}
