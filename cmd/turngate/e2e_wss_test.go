@@ -540,12 +540,15 @@ func TestKickOverTheAdminSocket(t *testing.T) {
 		}
 		return out + errs
 	}
-	first, second := g.wss(t, "/ws/"), g.wss(t, "/ws/")
-	for _, c := range []*websocket.Conn{first, second} { // a session is listed once it carries bytes
+	open := func() *websocket.Conn { // a session is listed once it carries bytes
+		c := g.wss(t, "/ws/")
 		if err := echoes(c, websocket.TextMessage, []byte("open")); err != nil {
 			t.Fatal(err)
 		}
+		return c
 	}
+	first := open()
+	second := open()
 	var sessions []Session
 	if err := json.Unmarshal([]byte(call(0, "sessions", "--json")), &sessions); err != nil {
 		t.Fatal(err)
