@@ -74,22 +74,23 @@ type HTTPS struct {
 
 // TURN is the relay.
 type TURN struct {
-	Listen        []ListenAddr   `toml:"listen" reload:"live"` // UDP and TCP each
-	ProxyProtocol []netip.Prefix `toml:"proxy_protocol" reload:"live"`
-	Realm         string         `toml:"realm" reload:"live"` // never empty after loading
-	MinPort       uint16         `toml:"min_port" reload:"live"`
-	MaxPort       uint16         `toml:"max_port" reload:"live"`
-	Alternates    []FixedAddr    `toml:"alternates" reload:"live"` // port 0: 3478
-	Offload       string         `toml:"offload" reload:"live" one:"auto|off|native|generic"`
-	Secrets       []Secret       `toml:"secrets" reload:"live"` // the first one signs, all are accepted
-	StrictExpiry  bool           `toml:"strict_expiry" reload:"live"`
-	CredentialTTL Duration       `toml:"credential_ttl" reload:"live"`
-	User          []User         `toml:"user" reload:"live"`
-	Database      []Database     `toml:"database" reload:"live"`
-	API           API            `toml:"api"`
-	Peers         Peers          `toml:"peers"`
-	Limits        Limits         `toml:"limits"`
-	Egress        Egress         `toml:"egress"`
+	Listen        []ListenAddr      `toml:"listen" reload:"live"` // UDP and TCP each
+	ProxyProtocol []netip.Prefix    `toml:"proxy_protocol" reload:"live"`
+	Realm         string            `toml:"realm" reload:"live"`  // never empty after loading
+	Realms        map[string]string `toml:"realms" reload:"live"` // by listener, as it is written in a list of listeners
+	MinPort       uint16            `toml:"min_port" reload:"live"`
+	MaxPort       uint16            `toml:"max_port" reload:"live"`
+	Alternates    []FixedAddr       `toml:"alternates" reload:"live"` // port 0: 3478
+	Offload       string            `toml:"offload" reload:"live" one:"auto|off|native|generic"`
+	Secrets       []Secret          `toml:"secrets" reload:"live"` // the first one signs, all are accepted
+	StrictExpiry  bool              `toml:"strict_expiry" reload:"live"`
+	CredentialTTL Duration          `toml:"credential_ttl" reload:"live"`
+	User          []User            `toml:"user" reload:"live"`
+	Database      []Database        `toml:"database" reload:"live"`
+	API           API               `toml:"api"`
+	Peers         Peers             `toml:"peers"`
+	Limits        Limits            `toml:"limits"`
+	Egress        Egress            `toml:"egress"`
 }
 
 // User is a long-term credential.

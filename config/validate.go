@@ -152,6 +152,7 @@ func (c *checker) relay() {
 				fmt.Sprintf("sysctl -w net.ipv4.ip_local_reserved_ports=%s, or use the default range", relay))
 		}
 	}
+	c.realms()
 	switch t.Offload {
 	case "native", "generic":
 		c.err("turn.offload", fmt.Sprintf("%q is not available in this version", t.Offload), `write "auto" or "off"`)
@@ -363,4 +364,21 @@ func plainHTTP(u *url.URL) bool {
 	}
 	addr, err := netip.ParseAddr(u.Hostname())
 	return err != nil || !addr.IsLoopback()
+}
+
+// realms checks that every realm belongs to a listener.
+func (c *checker) realms() {
+	var listeners []string
+	for _, l := range slices.Concat(c.cfg.TURN.Listen, c.cfg.HTTPS.Listen) {
+		listeners = append(listeners, l.String())
+	}
+	for _, at := range slices.Sorted(maps.Keys(c.cfg.TURN.Realms)) {
+		key := child("turn.realms", at)
+		if !slices.Contains(listeners, at) {
+			c.err(key, fmt.Sprintf("%q is not a listener", at), "write it as in turn.listen or https.listen: "+oneOf(listeners))
+		}
+		if c.cfg.TURN.Realms[at] == "" {
+			c.err(key, "the realm is empty", "name it, or remove the entry")
+		}
+	}
 }

@@ -57,12 +57,12 @@ func expiry(user string) (time.Time, bool) {
 // userOf returns the user that a USERHASH stands for: the one of the
 // allocation, or one of the file. The names of time-limited credentials are
 // not known beforehand, so they cannot be hidden.
-func (set *settings) userOf(hash []byte, ses *session) (string, bool) {
+func (set *settings) userOf(hash []byte, realm string, ses *session) (string, bool) {
 	if ses != nil && hashes(ses.user, ses.realm, hash) {
 		return ses.user, true
 	}
 	for _, u := range set.Users {
-		if hashes(u.Name, set.Realm, hash) {
+		if hashes(u.Name, realm, hash) {
 			return u.Name, true
 		}
 	}
@@ -114,7 +114,7 @@ func (s *Server) authenticate(r *request) bool {
 	}
 	user, known := string(name), true
 	if hasHash {
-		user, known = r.set.userOf(hash, r.session)
+		user, known = r.set.userOf(hash, r.realm, r.session)
 	}
 	if known && string(realm) == r.realm {
 		for _, key := range s.candidates(r, user, algorithm) {

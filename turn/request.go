@@ -93,7 +93,7 @@ func (s *Server) process(tuple fiveTuple, from client, p []byte, before looked) 
 		raw:     p,
 		looked:  before,
 	}
-	r.realm = r.set.Realm
+	r.realm = r.set.realmAt(tuple.server)
 	if r.session != nil {
 		r.realm = r.session.realm
 	}
@@ -109,6 +109,16 @@ func (s *Server) process(tuple fiveTuple, from client, p []byte, before looked) 
 		s.metrics.dropped.WithLabelValues("response").Inc()
 	}
 	return true
+}
+
+// realmAt returns the realm of clients that came in at an address of ours.
+func (set *settings) realmAt(server netip.AddrPort) string {
+	if set.RealmAt != nil {
+		if realm := set.RealmAt(server); realm != "" {
+			return realm
+		}
+	}
+	return set.Realm
 }
 
 func (s *Server) contain(what string) {

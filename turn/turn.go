@@ -25,6 +25,9 @@ import (
 type Options struct {
 	// Realm of the long-term credentials (RFC 8489 section 9.2). Required.
 	Realm string
+	// RealmAt returns the realm of clients that came in at an address of ours,
+	// or "" for Realm. Nil means one realm everywhere.
+	RealmAt func(server netip.AddrPort) string
 	// Users with fixed passwords.
 	Users []User
 	// Secrets for time-limited credentials: the user name is "expiry:id",

@@ -36,6 +36,7 @@ type app struct {
 	httpsCaps   *edge.Caps
 	turnCaps    *edge.Caps
 	edgeMetrics *edge.Metrics
+	iceLimits   *iceLimits
 	turn        *turn.Server
 	signaling   *signaling.Server
 	logger      *logger.Server
@@ -76,6 +77,7 @@ func newApp(cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (*app, e
 		httpsCaps:   edge.NewCaps(edge.DefaultCaps),
 		turnCaps:    edge.NewCaps(edge.DefaultCaps),
 		edgeMetrics: edge.NewMetrics(),
+		iceLimits:   newICELimits(),
 		doors:       make(map[string]*door),
 		sockets:     make(map[string][]*relay.Listener),
 		metrics:     make(map[string]*metricsListener),
@@ -89,7 +91,7 @@ func newApp(cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (*app, e
 	}
 	a.newHTTP(cfg)
 	a.admin = a.newAdmin(cfg.Admin.Socket)
-	a.registry.MustRegister(a.reloads.collector(), a.edgeMetrics, edge.CertificateMetrics(a.certs))
+	a.registry.MustRegister(a.reloads.collector(), a.edgeMetrics, a.iceLimits.answers, edge.CertificateMetrics(a.certs))
 	a.registry.MustRegister(a.turn.Collectors()...)
 	a.registry.MustRegister(a.signaling.Collectors()...)
 	a.registry.MustRegister(a.logger.Collectors()...)
@@ -236,6 +238,7 @@ func (a *app) swap(p *plan, next *opened) {
 	a.httpsCaps.Set(caps(p.cfg.HTTPS.MaxConnections, p.cfg.HTTPS.MaxConnectionsPerAddress))
 	a.turnCaps.Set(caps(p.cfg.HTTPS.MaxConnections, p.cfg.TURN.Limits.ConnectionsPerAddress))
 	h := a.routes(p)
+	a.iceLimits.rate.SetLimit(float64(p.cfg.TURN.API.Rate), iceBurst*p.cfg.TURN.API.Rate)
 	a.handler.Store(&h)
 	a.swapDoors(p, next.doors)
 	a.swapSockets(p, next.sockets)
@@ -368,15 +371,16 @@ func (a *app) listening() []netip.AddrPort {
 			all = append(all, ap)
 			continue
 		}
-		if l := config.ListenAddr(mustListen(addr)); !l.IsZero() {
+		if l := parseListen(addr); !l.IsZero() {
 			all = append(all, netip.AddrPortFrom(netip.IPv4Unspecified(), l.Port))
 		}
 	}
 	return all
 }
 
-func mustListen(s string) (l config.ListenAddr) {
-	_ = l.UnmarshalText([]byte(s)) // it was printed by a ListenAddr
+// parseListen reads back what a ListenAddr printed.
+func parseListen(s string) (l config.ListenAddr) {
+	_ = l.UnmarshalText([]byte(s))
 	return l
 }
 

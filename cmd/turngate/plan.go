@@ -130,6 +130,9 @@ func turnOptions(cfg *config.Config, addresses []turn.Address, log *slog.Logger)
 		}
 		o.Users = append(o.Users, user)
 	}
+	if len(t.Realms) > 0 {
+		o.RealmAt = realmsAt(t)
+	}
 	for _, a := range t.Alternates {
 		port := a.Port
 		if port == 0 {
@@ -149,6 +152,25 @@ func turnOptions(cfg *config.Config, addresses []turn.Address, log *slog.Logger)
 	}
 	o.Deny, err = peerRules("turn.peers.deny", t.Peers.Deny)
 	return o, err
+}
+
+// realmsAt finds the realm of the listener that an address of ours belongs to:
+// the one with that very address, or the wildcard of its port.
+func realmsAt(t config.TURN) func(netip.AddrPort) string {
+	exact, wild := make(map[netip.AddrPort]string), make(map[uint16]string)
+	for at, realm := range t.Realms {
+		if l := parseListen(at); l.Wildcard() {
+			wild[l.Port] = realm
+		} else {
+			exact[netip.AddrPortFrom(l.Addr, l.Port)] = realm
+		}
+	}
+	return func(server netip.AddrPort) string {
+		if realm, ok := exact[server]; ok {
+			return realm
+		}
+		return wild[server.Port()]
+	}
 }
 
 func peerRules(key string, in []config.PeerRule) ([]peers.Rule, error) {
