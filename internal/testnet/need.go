@@ -8,6 +8,7 @@ package testnet
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -20,13 +21,15 @@ var peers = map[string][][]string{
 	"nginx":    {{"nginx"}},
 	"chromium": {{"chromium", "chromium-browser", "google-chrome"}},
 	"npm":      {{"npm"}},
+	"postgres": {{"initdb"}, {"postgres"}},
+	"redis":    {{"redis-server"}},
 }
 
 // Need skips the test when the named peer is not on this machine, with the
 // reason. When the environment variable TURNGATE_TEST_MUST lists the name,
 // the test fails instead: a gate that skips checks nothing.
 //
-// Known names: coturn, nginx, chromium, npm, and netns (root on Linux with ip).
+// Known names: coturn, nginx, chromium, npm, postgres, redis, and netns (root on Linux with ip).
 func Need(t testing.TB, name string) {
 	t.Helper()
 	reason := missing(name)
@@ -50,6 +53,10 @@ func Program(names ...string) string {
 	for _, n := range names {
 		if p, err := exec.LookPath(n); err == nil {
 			return p
+		}
+		// Debian keeps the programs of PostgreSQL's server out of the path.
+		if found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + n); len(found) > 0 {
+			return found[len(found)-1]
 		}
 	}
 	return ""
