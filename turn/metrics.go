@@ -26,8 +26,13 @@ type metrics struct {
 	traffic      *traffic
 }
 
+// dropReasons are why a message of a client is not answered. All of them are
+// there from the start, so that the first of a kind is a change already.
+var dropReasons = []string{"malformed", "fingerprint", "response", "method", "budget", "banned", "no allocation",
+	"no channel", "peer", "framing", "stream timeout", "retransmission", "panic"}
+
 func newMetrics(s *Server) *metrics {
-	return &metrics{
+	m := &metrics{
 		allocations: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "turngate_turn_allocations", Help: "Live allocations.",
 		}, []string{"transport", "family"}),
@@ -61,6 +66,16 @@ func newMetrics(s *Server) *metrics {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
 		}, []string{"database"}),
 	}
+	for _, reason := range dropReasons {
+		m.dropped.WithLabelValues(reason)
+	}
+	for _, t := range []Transport{UDP, TCP, TLS} {
+		m.allocations.WithLabelValues(string(t), "ipv4")
+		if t != UDP {
+			m.streams.WithLabelValues(string(t))
+		}
+	}
+	return m
 }
 
 // looked counts a lookup. took is of one that a database was asked for.
