@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/turngate/turngate/config"
+	"github.com/turngate/turngate/internal/edge"
+	"github.com/turngate/turngate/turn"
+	"github.com/turngate/turngate/turn/relay"
+)
+
+// door is one TCP listener.
+type door struct {
+	*edge.Listener
+	https bool
+}
+
+// opened are the sockets that a plan needs and the app does not have yet.
+type opened struct {
+	doors   map[string]*door
+	sockets map[string][]*relay.Listener
+	metrics map[string]*metricsListener
+}
+
+func (o *opened) close() {
+	for _, m := range o.metrics {
+		m.Close()
+	}
+	for _, d := range o.doors {
+		d.Close()
+	}
+	for _, all := range o.sockets {
+		for _, l := range all {
+			l.Close()
+		}
+	}
+}
+
+// openSockets opens what is new in a plan, all or nothing.
+func (a *app) openSockets(p *plan) (*opened, error) {
+	next := &opened{make(map[string]*door), make(map[string][]*relay.Listener), make(map[string]*metricsListener)}
+	var errs []error
+	for addr, https := range p.tcp() {
+		if d := a.doors[addr]; d != nil && d.https == https {
+			continue
+		}
+		l, err := edge.Listen(context.Background(), addr, a.doorOptions(p.cfg, https))
+		if err != nil {
+			errs = append(errs, explainListen("tcp", addr, err))
+			continue
+		}
+		next.doors[addr] = &door{l, https}
+	}
+	for _, addr := range p.cfg.TURN.Listen {
+		if a.sockets[addr.String()] != nil {
+			continue
+		}
+		all, err := a.openUDP(addr)
+		if err != nil {
+			errs = append(errs, explainListen("udp", addr.String(), err))
+			continue
+		}
+		next.sockets[addr.String()] = all
+	}
+	if addr := p.cfg.Admin.Metrics.String(); addr != "" && a.metrics[addr] == nil {
+		m, err := listenMetrics(addr, a.registry)
+		if err != nil {
+			errs = append(errs, explainListen("tcp", addr, err))
+		} else {
+			next.metrics[addr] = m
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		next.close()
+		return nil, err
+	}
+	return next, nil
+}
+
+// tcp returns the TCP addresses of a plan; the value tells HTTPS from TURN.
+func (p *plan) tcp() map[string]bool {
+	all := make(map[string]bool)
+	for _, addr := range p.cfg.TURN.Listen {
+		all[addr.String()] = false
+	}
+	for _, addr := range p.cfg.HTTPS.Listen {
+		all[addr.String()] = true
+	}
+	return all
+}
+
+// openUDP opens the sockets of a configured address: one of each family for a
+// wildcard, so that answers can leave from the address that was asked.
+func (a *app) openUDP(addr config.ListenAddr) ([]*relay.Listener, error) {
+	if !addr.Wildcard() {
+		l, err := a.turn.OpenUDP(netip.AddrPortFrom(addr.Addr, addr.Port))
+		if err != nil {
+			return nil, err
+		}
+		return []*relay.Listener{l}, nil
+	}
+	l4, err := a.turn.OpenUDP(netip.AddrPortFrom(netip.IPv4Unspecified(), addr.Port))
+	if err != nil {
+		return nil, err
+	}
+	l6, err := a.turn.OpenUDP(netip.AddrPortFrom(netip.IPv6Unspecified(), l4.Addr().Port()))
+	switch {
+	case err == nil:
+		return []*relay.Listener{l4, l6}, nil
+	case noIPv6(err):
+		return []*relay.Listener{l4}, nil
+	}
+	l4.Close()
+	return nil, err
+}
+
+func (a *app) swapDoors(p *plan, next map[string]*door) {
+	want := p.tcp()
+	for addr, d := range a.doors {
+		https, keep := want[addr]
+		if !keep || d.https != https {
+			d.Close()
+			delete(a.doors, addr)
+			continue
+		}
+		if err := d.Update(a.doorOptions(p.cfg, https)); err != nil {
+			a.log.Error("listener not updated", "listen", addr, "err", err)
+		}
+	}
+	for addr, d := range next {
+		a.doors[addr] = d
+		a.serveDoor(d)
+	}
+}
+
+func (a *app) swapSockets(p *plan, next map[string][]*relay.Listener) {
+	want := make(map[string]bool)
+	for _, addr := range p.cfg.TURN.Listen {
+		want[addr.String()] = true
+	}
+	for addr, all := range a.sockets {
+		if want[addr] {
+			continue
+		}
+		for _, l := range all {
+			a.turn.RetireUDP(l.Addr())
+		}
+		delete(a.sockets, addr)
+	}
+	for addr, all := range next {
+		a.sockets[addr] = all
+		for _, l := range all {
+			if err := a.turn.ServeUDP(l); err != nil {
+				a.log.Error("listener not served", "listen", addr, "err", err)
+			}
+		}
+	}
+}
+
+func (a *app) swapMetrics(p *plan, next map[string]*metricsListener) {
+	for addr, m := range a.metrics {
+		if addr != p.cfg.Admin.Metrics.String() {
+			m.server.Close()
+			m.Close()
+			delete(a.metrics, addr)
+		}
+	}
+	for addr, m := range next {
+		a.metrics[addr] = m
+		a.serveMetrics(m)
+	}
+}
+
+// serveMetrics serves a metrics listener once the app runs.
+func (a *app) serveMetrics(m *metricsListener) {
+	if a.ctx != nil {
+		a.wg.Go(func() { _ = m.server.Serve(m) })
+	}
+}
+
+// serveDoor serves a listener once the app runs.
+func (a *app) serveDoor(d *door) {
+	if a.ctx == nil {
+		return
+	}
+	a.wg.Go(func() {
+		if err := d.Serve(a.ctx); err != nil {
+			a.log.Error("listener ended", "listen", d.Addr(), "err", err)
+		}
+	})
+	if d.https {
+		a.wg.Go(func() { _ = a.http.Serve(d.HTTP()) }) // ends with the door
+	}
+}
+
+func (a *app) doorOptions(cfg *config.Config, https bool) edge.Options {
+	o := edge.Options{
+		Certificates: a.certs,
+		HTTP:         https,
+		TURN:         a.serveTURN,
+		ProxyFrom:    cfg.TURN.ProxyProtocol,
+		Caps:         a.turnCaps,
+		Timeouts:     edge.Timeouts{Prove: time.Duration(cfg.TURN.Limits.FirstMessage)},
+		Metrics:      a.edgeMetrics,
+		Log:          a.log,
+	}
+	if https {
+		o.ProxyFrom = cfg.HTTPS.ProxyProtocol
+		o.Caps = a.httpsCaps
+		o.Timeouts.Prove = time.Duration(cfg.HTTPS.HandshakeTimeout)
+	}
+	return o
+}
+
+func (a *app) serveTURN(conn net.Conn, info edge.ConnInfo) {
+	transport := turn.TCP
+	if info.Transport == "tls" {
+		transport = turn.TLS
+	}
+	a.turn.ServeConn(conn, transport)
+}
+
+// listening returns the bound TCP addresses: none of them is a peer. The UDP
+// ones the TURN server knows itself.
+func (a *app) listening() []netip.AddrPort {
+	p := a.plan.Load()
+	if p == nil {
+		return nil
+	}
+	var all []netip.AddrPort
+	for addr := range p.tcp() {
+		if ap, err := netip.ParseAddrPort(addr); err == nil {
+			all = append(all, ap)
+			continue
+		}
+		if l := parseListen(addr); !l.IsZero() {
+			all = append(all, netip.AddrPortFrom(netip.IPv4Unspecified(), l.Port))
+		}
+	}
+	return all
+}
+
+// parseListen reads back what a ListenAddr printed.
+func parseListen(s string) (l config.ListenAddr) {
+	_ = l.UnmarshalText([]byte(s))
+	return l
+}
+
+func (a *app) closeMetrics() {
+	a.reloadMu.Lock()
+	defer a.reloadMu.Unlock()
+	for _, m := range a.metrics {
+		m.server.Close()
+		m.Close()
+	}
+}
+
+// explainListen adds what an operator can do.
+func explainListen(network, addr string, err error) error {
+	switch {
+	case isPermission(err):
+		return fmt.Errorf("listen %s %s: %w; run as root, grant CAP_NET_BIND_SERVICE, or choose a port above 1023", network, addr, err)
+	case isInUse(err):
+		return fmt.Errorf("listen %s %s: %w; another program has the port (see: ss -lnp 'sport = :%s')", network, addr, err, port(addr))
+	}
+	return fmt.Errorf("listen %s %s: %w", network, addr, err)
+}
+
+func port(addr string) string {
+	_, p, _ := net.SplitHostPort(addr)
+	return p
+}
