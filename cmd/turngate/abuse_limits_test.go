@@ -99,58 +99,64 @@ func TestTooBig(t *testing.T) {
 
 // Slow clients are cut while honest ones are served.
 func TestSlowHeads(t *testing.T) {
+	t.Parallel()
 	tg := attacked(t, "header_timeout = \"1s\"\nhandshake_timeout = \"1s\"", "")
-	raw := func(t *testing.T, first string) *attacker {
-		nc, err := net.Dial("tcp", tg.https.String())
-		if err != nil {
-			t.Fatal(err)
+	raw := func(first string) func() (io.Reader, net.Conn, error) {
+		return func() (io.Reader, net.Conn, error) {
+			nc, err := net.Dial("tcp", tg.https.String())
+			if err == nil {
+				io.WriteString(nc, first)
+			}
+			return nc, nc, err
 		}
-		t.Cleanup(func() { nc.Close() })
-		nc.SetDeadline(time.Now().Add(20 * time.Second))
-		io.WriteString(nc, first)
-		// Closing goes through NetConn; the TLS above it is never used.
-		return &attacker{Conn: tls.Client(nc, &tls.Config{InsecureSkipVerify: true})}
+	}
+	inTLS := func(first string, protocols ...string) func() (io.Reader, net.Conn, error) {
+		return func() (io.Reader, net.Conn, error) {
+			a, err := tg.tryDial(protocols...)
+			if err != nil {
+				return nil, nil, err
+			}
+			a.send(first)
+			return a, a.NetConn(), nil
+		}
 	}
 	hello := "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + strings.Repeat("r", 32)
-	for _, row := range []struct {
-		name string
-		open func(t *testing.T) *attacker
-		tls  bool
-	}{
-		{"half a request line", func(t *testing.T) *attacker { a := tg.dial(t); a.send("GET /log"); return a }, true},
-		{"headers that never end", func(t *testing.T) *attacker { a := tg.dial(t); a.send("GET /logger/ HTTP/1.1\r\nX: "); return a }, true},
-		{"nothing behind the TLS handshake", func(t *testing.T) *attacker { return tg.dial(t) }, true},
-		{"nothing behind a TLS handshake without ALPN", func(t *testing.T) *attacker { return tg.dial(t, []string{}...) }, true},
-		{"nothing behind the choice of HTTP/2", func(t *testing.T) *attacker { return tg.dial(t, "h2") }, true},
-		{"nothing at all", func(t *testing.T) *attacker { return raw(t, "") }, false},
-		{"one byte of TLS", func(t *testing.T) *attacker { return raw(t, "\x16") }, false},
-		{"half a ClientHello", func(t *testing.T) *attacker { return raw(t, hello) }, false},
-		{"half a STUN header", func(t *testing.T) *attacker { return raw(t, "\x00\x01\x00\x00\x21") }, false},
+	var wg sync.WaitGroup
+	for name, open := range map[string]func() (io.Reader, net.Conn, error){
+		"half a request line":                         inTLS("GET /log"),
+		"headers that never end":                      inTLS("GET /logger/ HTTP/1.1\r\nX: "),
+		"a second request that never ends":            inTLS("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /log"),
+		"nothing behind the TLS handshake":            inTLS(""),
+		"nothing behind a TLS handshake without ALPN": inTLS("", []string{}...),
+		"nothing behind the choice of HTTP/2":         inTLS("", "h2"),
+		"half a preface behind the choice of HTTP/2":  inTLS("PRI * HTTP/2.0\r\n", "h2"),
+		"nothing behind the choice of TURN":           inTLS("", "stun.turn"),
+		"nothing at all":                              raw(""),
+		"one byte of TLS":                             raw("\x16"),
+		"half a ClientHello":                          raw(hello),
+		"half a STUN header":                          raw("\x00\x01\x00\x00\x21"),
 	} {
-		t.Run(row.name, func(t *testing.T) {
-			t.Parallel()
-			var clients []*attacker
-			for range 20 {
-				clients = append(clients, row.open(t))
-			}
-			for _, a := range clients {
-				read := io.Reader(a.NetConn())
-				if row.tls {
-					read = a.r
+		for range 20 {
+			wg.Go(func() {
+				r, nc, err := open()
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+					return
 				}
-				a.NetConn().SetReadDeadline(time.Now().Add(15 * time.Second))
-				if _, err := io.Copy(io.Discard, read); isTimeout(err) {
-					t.Error("still open after 15 s")
+				defer nc.Close()
+				nc.SetReadDeadline(time.Now().Add(15 * time.Second))
+				if _, err := io.Copy(io.Discard, r); isTimeout(err) {
+					t.Errorf("%s: still open after 15 s", name)
 				}
-			}
-		})
-	}
-	t.Run("honest clients meanwhile", func(t *testing.T) {
-		t.Parallel()
-		for range 5 {
-			tg.control(t)
+			})
 		}
-	})
+	}
+	for range 3 {
+		tg.control(t)
+	}
+	wg.Wait()
+	tg.control(t)
+	tg.blameless(t)
 }
 
 func isTimeout(err error) bool {

@@ -73,15 +73,8 @@ func TestUpstreamCertificates(t *testing.T) {
 // Whatever an upstream answers, the client gets a whole answer or a clean
 // refusal soon, and memory stays where it was.
 func TestHostileAnswers(t *testing.T) {
+	t.Parallel()
 	tg := attacked(t, "", "")
-	flood := func(c net.Conn, s string) {
-		block := []byte(strings.Repeat(s, 1+4096/len(s)))
-		for range (8 << 20) / len(block) {
-			if _, err := c.Write(block); err != nil {
-				return
-			}
-		}
-	}
 	reset := func(c net.Conn) { tg.CloseConnections() }
 	refused := []int{502, 504}
 	for _, row := range []struct {
@@ -97,17 +90,17 @@ func TestHostileAnswers(t *testing.T) {
 		{"a reset within the body", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello"); reset(c) }, []int{0, 200, 502}},
 		{"no answer", func(c net.Conn) { io.Copy(io.Discard, c) }, []int{504}},
 		{"half a head and silence", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\nX: "); io.Copy(io.Discard, c) }, []int{504}},
-		{"one header without end", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\nX: "); flood(c, "x") }, refused},
-		{"headers without end", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\n"); flood(c, "X: y\r\n") }, refused},
-		{"a status line without end", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 "); flood(c, "x") }, refused},
-		{"informational answers without end", func(c net.Conn) { flood(c, "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n") }, refused},
-		{"100 without end", func(c net.Conn) { flood(c, "HTTP/1.1 100 Continue\r\n\r\n") }, refused},
+		{"one header without end", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\nX: "); pourInto(c, "x") }, refused},
+		{"headers without end", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\n"); pourInto(c, "X: y\r\n") }, refused},
+		{"a status line without end", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 "); pourInto(c, "x") }, refused},
+		{"informational answers without end", func(c net.Conn) { pourInto(c, "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n") }, refused},
+		{"100 without end", func(c net.Conn) { pourInto(c, "HTTP/1.1 100 Continue\r\n\r\n") }, refused},
 		{"a few informational answers", func(c net.Conn) {
 			io.WriteString(c, strings.Repeat("HTTP/1.1 103 Early Hints\r\nSet-Cookie: a=b\r\n\r\n", 3)+"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		}, []int{200}},
-		{"garbage", func(c net.Conn) { flood(c, "\x00\xff garbage") }, refused},
-		{"lines of nothing", func(c net.Conn) { flood(c, "\r\n") }, refused},
-		{"HTTP/2", func(c net.Conn) { flood(c, "\x00\x00\x00\x04\x00\x00\x00\x00\x00") }, refused},
+		{"garbage", func(c net.Conn) { pourInto(c, "\x00\xff garbage") }, refused},
+		{"lines of nothing", func(c net.Conn) { pourInto(c, "\r\n") }, refused},
+		{"HTTP/2", func(c net.Conn) { pourInto(c, "\x00\x00\x00\x04\x00\x00\x00\x00\x00") }, refused},
 		{"HTTP/3.7", func(c net.Conn) { io.WriteString(c, "HTTP/3.7 200 OK\r\nContent-Length: 0\r\n\r\n") }, []int{200, 502}},
 		{"status 99", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 099 x\r\nContent-Length: 0\r\n\r\n") }, refused},
 		{"status 1000", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 1000 x\r\nContent-Length: 0\r\n\r\n") }, refused},
@@ -168,27 +161,43 @@ func TestHostileAnswers(t *testing.T) {
 			wg.Wait()
 		})
 	}
-	t.Run("floods leave nothing behind", func(t *testing.T) {
-		tg.costs(t, 24<<10, 8<<10, func(held func()) {
-			tg.answerWith(t, func(c net.Conn, e *forwarded) bool {
-				io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n") // a body without end
-				flood(c, "x")
-				io.Copy(io.Discard, c)
-				return false
-			})
-			var clients []*attacker
-			for range 8 {
-				for _, request := range allPaths() {
-					a := tg.dial(t) // and it does not read
-					a.send(request)
-					clients = append(clients, a)
-				}
-			}
-			held()
-			for _, a := range clients {
-				a.NetConn().Close()
-			}
+	tg.answer.Store(nil)
+	tg.control(t)
+	tg.blameless(t)
+}
+
+// pourInto writes 8 MiB of a text, as long as somebody takes it.
+func pourInto(c net.Conn, s string) {
+	block := []byte(strings.Repeat(s, 1+4096/len(s)))
+	for range (8 << 20) / len(block) {
+		if _, err := c.Write(block); err != nil {
+			return
+		}
+	}
+}
+
+// Answers without end that no client takes are not held.
+func TestFloodsOfUpstreams(t *testing.T) {
+	tg := attacked(t, "", "")
+	tg.costs(t, 24<<10, 8<<10, func(held func()) {
+		tg.answerWith(t, func(c net.Conn, e *forwarded) bool {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n") // a body without end
+			pourInto(c, "x")
+			io.Copy(io.Discard, c)
+			return false
 		})
+		var clients []*attacker
+		for range 8 {
+			for _, request := range allPaths() {
+				a := tg.dial(t) // and it does not read
+				a.send(request)
+				clients = append(clients, a)
+			}
+		}
+		held()
+		for _, a := range clients {
+			a.NetConn().Close()
+		}
 	})
 	tg.answer.Store(nil)
 	tg.control(t)
