@@ -107,7 +107,7 @@ func chooseCredential(cfg *config.Config, user string, ttl time.Duration, now ti
 	switch {
 	case i >= 0 && ttl == 0:
 		u := cfg.TURN.User[i]
-		return credential{username: u.Name, password: u.Password.Reveal()}, nil
+		return credential{username: u.Name, password: u.All()[0].Reveal()}, nil
 	case len(cfg.TURN.Secrets) == 0 && ttl == 0 && user != "":
 		return credential{}, fmt.Errorf("the configuration has no user %q, and no turn.secrets for a time-limited credential", user)
 	case len(cfg.TURN.Secrets) == 0 && ttl == 0:
