@@ -244,3 +244,24 @@ func BenchmarkKeyedCap(b *testing.B) {
 		c.Release(p)
 	}
 }
+
+func TestForgetGivesAFullBucket(t *testing.T) {
+	r := NewKeyedRate[string](1.0/60, 3, 100)
+	now := time.Now()
+	for range 3 {
+		r.AllowAt("a", now)
+	}
+	if r.AllowAt("a", now) {
+		t.Fatal("a fourth event of three passed")
+	}
+	r.Forget("a")
+	r.Forget("nobody knows it")
+	for i := range 3 {
+		if !r.AllowAt("a", now) {
+			t.Errorf("event %d after Forget: refused, want the whole burst again", i+1)
+		}
+	}
+	if r.AllowAt("a", now) {
+		t.Error("a fourth event after Forget passed")
+	}
+}
