@@ -304,7 +304,7 @@ func TestFloodsOverHTTP2(t *testing.T) {
 		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			tg.costs(t, 24<<10, 8<<10, func(held func()) {
+			tg.costs(t, 32<<10, 12<<10, func(held func()) {
 				c := tg.dialH2(t)
 				c.SetDeadline(time.Now().Add(15 * time.Second))
 				read := make(chan struct{})

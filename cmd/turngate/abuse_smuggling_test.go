@@ -65,9 +65,9 @@ func lengthSpellings() (rows []framing) {
 	return rows
 }
 
-func chunkSpellings() (rows []framing) {
+func chunkSpellings() []framing {
 	const te = "Transfer-Encoding: chunked\r\n"
-	for _, r := range []framing{
+	return []framing{
 		{"chunks with bare LF", te, "5\nhello\n0\n\n{hidden}", refuse},
 		{"a chunk size that ends in bare LF", te, "5\nhello\r\n0\r\n\r\n{hidden}", refuse},
 		{"chunk data that ends in bare LF", te, "5\r\nhello\n0\r\n\r\n{hidden}", refuse},
@@ -89,10 +89,7 @@ func chunkSpellings() (rows []framing) {
 		{"a trailer without end", te, "5\r\nhello\r\n0\r\nX: " + strings.Repeat("y", 64<<10), refuse},
 		{"a chunk extension", te, "5;a=b\r\nhello\r\n0\r\n\r\n", "hello"},
 		{"a chunk size with leading zeros", te, "005\r\nhello\r\n0\r\n\r\n", "hello"},
-	} {
-		rows = append(rows, r)
 	}
-	return rows
 }
 
 func headerLines() (rows []framing) {

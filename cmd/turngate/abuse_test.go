@@ -140,6 +140,9 @@ func (rec *recorder) serve(c net.Conn) {
 			record = io.Discard // frames are not for keeping
 		}
 		rec.mu.Lock()
+		if len(rec.seen) == 500 { // a flood is not kept
+			rec.seen = slices.Delete(rec.seen, 0, 250)
+		}
 		rec.seen = append(rec.seen, e)
 		rec.mu.Unlock()
 		rec.examine(e)
