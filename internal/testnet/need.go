@@ -17,7 +17,7 @@ import (
 // peers maps the name of a need to the programs that satisfy it; each of the
 // outer list must be present in one of its spellings.
 var peers = map[string][][]string{
-	"coturn":   {{"turnutils_uclient"}, {"turnutils_peer"}, {"turnutils_stunclient"}},
+	"coturn":   {{"turnserver"}, {"turnutils_uclient"}, {"turnutils_peer"}, {"turnutils_stunclient"}},
 	"nginx":    {{"nginx"}},
 	"chromium": {{"chromium", "chromium-browser", "google-chrome"}},
 	"npm":      {{"npm"}},

@@ -204,11 +204,7 @@ func TestOverAPipe(t *testing.T) {
 // TestAgainstCoturn shows that an independent server understands the client.
 func TestAgainstCoturn(t *testing.T) {
 	testnet.Need(t, "coturn")
-	server := testnet.Program("turnserver")
-	if server == "" {
-		t.Skip("the program turnserver is not installed")
-	}
-	addr := coturn(t, server)
+	addr := coturn(t, testnet.Program("turnserver"))
 	for _, network := range []string{"udp", "tcp"} {
 		t.Run(network, func(t *testing.T) {
 			ctx := deadline(t)
