@@ -329,15 +329,15 @@ func (s *Server) hijack(w http.ResponseWriter, r *http.Request, rt *route, ses *
 	if _, err := io.ReadFull(rw.Reader, early); err != nil {
 		early = nil
 	}
-	_ = client.SetWriteDeadline(time.Now().Add(ses.limits.write))
-	if _, err := client.Write(a.forward(&rt.headers)); err != nil {
-		s.metrics.handshakes.WithLabelValues(rt.name, "client_left").Inc()
-		ses.done()
-		upstream.Close()
-		client.Close()
-		return
-	}
-	_ = client.SetWriteDeadline(time.Time{})
-	s.metrics.handshakes.WithLabelValues(rt.name, "ok").Inc()
-	s.start(ses, client, upstream, early, a.rest)
+	s.start(ses, client, upstream, early, a.rest, func() error {
+		_ = client.SetWriteDeadline(time.Now().Add(ses.limits.write))
+		_, err := client.Write(a.forward(&rt.headers))
+		result := "ok"
+		if err != nil {
+			result = "client_left"
+		}
+		s.metrics.handshakes.WithLabelValues(rt.name, result).Inc()
+		_ = client.SetWriteDeadline(time.Time{})
+		return err
+	})
 }

@@ -221,7 +221,10 @@ func (s *Server) watch() {
 
 // start registers a session, logs it and starts its two pumps. It takes over both
 // connections.
-func (s *Server) start(ses *session, client, upstream net.Conn, fromClient, fromUpstream []byte) {
+//
+// The session is listed before answer sends the client its 101: who has been
+// answered can be found and ended.
+func (s *Server) start(ses *session, client, upstream net.Conn, fromClient, fromUpstream []byte, answer func() error) {
 	ses.srv, ses.opened = s, time.Now()
 	ses.up.init(ses, client, upstream)
 	ses.down.init(ses, upstream, client)
@@ -244,9 +247,13 @@ func (s *Server) start(ses *session, client, upstream net.Conn, fromClient, from
 		g.janitor = true
 		s.wg.Go(s.watch)
 	}
-	s.wg.Go(func() { ses.up.run(fromClient) })
-	s.wg.Go(func() { ses.down.run(fromUpstream) })
+	s.wg.Add(2) // while Close cannot be waiting yet
 	g.mu.Unlock()
+	if answer() != nil {
+		ses.abort() // the pumps find it out and end the session as any other
+	}
+	go func() { defer s.wg.Done(); ses.up.run(fromClient) }()
+	go func() { defer s.wg.Done(); ses.down.run(fromUpstream) }()
 	if s.draining.Load() { // began before us
 		ses.requestClose(closeServiceRestart, "drain", boundaryWait)
 	}

@@ -420,7 +420,7 @@ func forwarding(t testing.TB) (in chan []byte, out chan int) {
 	up := &memoryConn{in: make(chan []byte), out: make(chan int)}
 	ses := &session{route: "/ws", done: func() {}, limits: limits{write: time.Minute}}
 	ses.up.frames = frames{strict: true, maxMessage: 1 << 20}
-	s.start(ses, client, up, nil, nil)
+	s.start(ses, client, up, nil, nil, func() error { return nil })
 	t.Cleanup(func() { close(client.in); close(up.in); s.Close() })
 	return client.in, up.out
 }
