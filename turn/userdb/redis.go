@@ -37,7 +37,6 @@ func newRedis(dsn string, timeout time.Duration) (Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.ClientName = "turngate"
 	o.Protocol = 2 // every version, and what stands in for Redis, speaks it
 	o.DisableIdentity = true
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
