@@ -1,8 +1,11 @@
+//go:build unix
+
 package main
 
 import (
 	"crypto/md5"
 	"database/sql"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -10,6 +13,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/turngate/turngate/internal/testnet/dbserver"
 	tc "github.com/turngate/turngate/internal/testnet/turnclient"
 )
 
@@ -111,6 +118,75 @@ func TestUsersOfCoturnsDatabase(t *testing.T) {
 		t.Errorf("a live allocation while the database is away: %v", err)
 	}
 }
+
+// A database server that crashes in the middle of everything: calls go on, who
+// is new is refused, and is let in when it is back.
+func TestADatabaseServerThatCrashes(t *testing.T) {
+	hmackey := fmt.Sprintf("%x", md5.Sum([]byte("gorst:test:hero")))
+	for driver, open := range map[string]func(*testing.T) (*dbserver.Server, string){
+		"redis": func(t *testing.T) (*dbserver.Server, string) {
+			s := dbserver.Redis(t)
+			c := redis.NewClient(&redis.Options{Addr: s.Addr(), Password: "turn"})
+			defer c.Close()
+			if err := c.Set(deadline(t), "turn/realm/test/user/gorst/key", hmackey, 0).Err(); err != nil {
+				t.Fatal(err)
+			}
+			return s, fmt.Sprintf("redis://:turn@%s", s.Addr())
+		},
+		"postgres": func(t *testing.T) (*dbserver.Server, string) {
+			s := dbserver.Postgres(t)
+			dsn := fmt.Sprintf("host=127.0.0.1 port=%d dbname=postgres user=turn password=turn", s.Port)
+			ctx := deadline(t)
+			c, err := pgx.Connect(ctx, dsn)
+			for err != nil && strings.Contains(err.Error(), "57P03") { // starting up
+				c, err = pgx.Connect(ctx, dsn)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close(ctx)
+			if _, err := c.Exec(ctx, `CREATE TABLE turnusers_lt (realm varchar(127), name varchar(512), hmackey char(128));
+				CREATE TABLE turn_secret (realm varchar(127), value varchar(256));
+				INSERT INTO turnusers_lt VALUES ('test', 'gorst', '`+hmackey+`')`); err != nil {
+				t.Fatal(err)
+			}
+			return s, dsn
+		},
+	} {
+		t.Run(driver, func(t *testing.T) {
+			server, dsn := open(t)
+			g := startGate(t, fmt.Sprintf("\n[[turn.database]]\ndriver = %q\ndsn = %q\ncache = \"1ms\"\n", driver, dsn))
+			live, err := g.allocates(t, "gorst", "hero")
+			if err != nil {
+				t.Fatal(err)
+			}
+			server.Stop()
+			if _, err := g.allocates(t, "gorst", "hero"); tc.Code(err) != 401 {
+				t.Errorf("without the database: got %v, want 401", err)
+			}
+			if _, err := g.allocates(t, g.user, g.password); err != nil {
+				t.Errorf("a user of the file: %v", err)
+			}
+			if _, err := live.Refresh(deadline(t), 600); err != nil {
+				t.Errorf("the live allocation: %v", err)
+			}
+			server.Start()
+			for err = tryAgain; err != nil; {
+				if _, err = g.allocates(t, "gorst", "hero"); err != nil && tc.Code(err) != 401 {
+					t.Fatal(err)
+				}
+			}
+			if _, err := live.Refresh(deadline(t), 600); err != nil {
+				t.Errorf("the live allocation: %v", err)
+			}
+			if g.logs.line("user database does not answer") == "" || g.logs.line("user database answers again") == "" {
+				t.Error("the log does not say that the database went and came back")
+			}
+		})
+	}
+}
+
+var tryAgain = errors.New("not tried yet")
 
 func TestABadDSNStopsAReloadWithoutShowingIt(t *testing.T) {
 	g := startGate(t, "")
