@@ -30,7 +30,6 @@ type load struct {
 	vanish         float64       // share of UDP clients that say nothing at their end
 	echo           netip.AddrPort
 	made, failed   atomic.Int64
-	live           atomic.Int64
 	sent, received atomic.Int64
 	lastError      atomic.Pointer[string]
 }
