@@ -171,7 +171,7 @@ func TestADatabaseServerThatCrashes(t *testing.T) {
 				t.Errorf("the live allocation: %v", err)
 			}
 			server.Start()
-			for err = tryAgain; err != nil; {
+			for err = errNotTried; err != nil; {
 				if _, err = g.allocates(t, "gorst", "hero"); err != nil && tc.Code(err) != 401 {
 					t.Fatal(err)
 				}
@@ -186,7 +186,7 @@ func TestADatabaseServerThatCrashes(t *testing.T) {
 	}
 }
 
-var tryAgain = errors.New("not tried yet")
+var errNotTried = errors.New("not tried yet")
 
 func TestABadDSNStopsAReloadWithoutShowingIt(t *testing.T) {
 	g := startGate(t, "")
