@@ -159,6 +159,11 @@ func (d *directory) stop() {
 func (d *directory) find(q question, now time.Time) (answer, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.look(q, now)
+}
+
+// look is find; d.mu is held.
+func (d *directory) look(q question, now time.Time) (answer, bool) {
 	a, ok := d.secrets, !d.secrets.at.IsZero()
 	if !q.secrets {
 		if a, ok = d.absent.get(q.user); ok && now.Sub(a.at) < min(absentFor, d.Cache) {
@@ -197,6 +202,11 @@ func (d *directory) ask(q question, source netip.Prefix, w waiter) asked {
 		return askedFull
 	}
 	if l == nil {
+		// It may have been answered since the caller looked.
+		if a, ok := d.look(q, time.Now()); ok {
+			d.wg.Go(func() { w.resume(a) })
+			return askedHeld
+		}
 		if d.running >= maxLookups || source.IsValid() && !d.perSource.Acquire(source) {
 			return askedFull
 		}
