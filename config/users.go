@@ -54,8 +54,8 @@ func (c *checker) databases() {
 			c.err(at, fmt.Sprintf("the realm %q has a database on line %d already", db.Realm, first), "keep one database for a realm")
 		}
 		seen[db.Realm] = c.pos.line(at)
-		if db.Realm != c.cfg.TURN.Realm && c.set[realm] {
-			c.warn(realm, fmt.Sprintf("clients are told the realm %q, so nobody is looked up in %q", c.cfg.TURN.Realm, db.Realm), "give both the same value")
+		if !c.told(db.Realm) && c.set[realm] {
+			c.warn(realm, fmt.Sprintf("clients are told the realm %q, so nobody is looked up in %q", c.cfg.TURN.Realm, db.Realm), "give both the same value, or a listener this realm in turn.realms")
 		}
 		if limit := Duration(30 * time.Second); db.Timeout > limit {
 			c.warn(child(at, "timeout"), fmt.Sprintf("clients give up before %s are over", db.Timeout), `write "2s"`)
@@ -86,4 +86,17 @@ func (c *checker) api() {
 	if a.Path != "" && a.TTL > 0 && a.TTL < Duration(time.Minute) {
 		c.warn("turn.api.ttl", fmt.Sprintf("a credential of %s may end before the page uses it", a.TTL), `write "1h"`)
 	}
+}
+
+// told reports whether clients of some listener are told the realm.
+func (c *checker) told(realm string) bool {
+	if realm == c.cfg.TURN.Realm {
+		return true
+	}
+	for _, r := range c.cfg.TURN.Realms {
+		if r == realm {
+			return true
+		}
+	}
+	return false
 }
