@@ -14,31 +14,24 @@ import (
 //
 // The other side of a budget per address is a company behind one: whoever
 // spoofs its address uses its budget up. So a few of the requests beyond it are
-// answered all the same, chosen at random and from a second, smaller budget:
-// what comes first in a flood does not take that too. Clients repeat a request
-// until they hear something, and their next one carries the nonce that needs
-// no budget.
+// answered all the same, at random; clients repeat a request until they hear
+// something, and their next one carries the nonce that needs no budget.
 type strangers struct {
-	rate, grace *limit.KeyedRate[netip.Prefix]
+	rate *limit.KeyedRate[netip.Prefix]
 }
 
 const (
 	strangerKeys  = 1 << 16 // prefixes remembered
 	strangerBurst = 1.6     // seconds of the rate
-	strangerGrace = 16      // one in so many beyond the budget,
-	graceShare    = 2       // up to this part of the rate
+	strangerGrace = 16      // one in so many beyond the budget
 )
 
 func newStrangers() strangers {
-	return strangers{
-		rate:  limit.NewKeyedRate[netip.Prefix](0, 0, strangerKeys),
-		grace: limit.NewKeyedRate[netip.Prefix](0, 0, strangerKeys),
-	}
+	return strangers{limit.NewKeyedRate[netip.Prefix](0, 0, strangerKeys)}
 }
 
 func (s strangers) set(perSecond int) {
 	s.rate.SetLimit(float64(perSecond), int(strangerBurst*float64(perSecond)))
-	s.grace.SetLimit(float64(perSecond)/graceShare, max(perSecond/graceShare, 1))
 }
 
 // allow reports whether a request may be answered, and takes an answer from
@@ -47,6 +40,5 @@ func (s strangers) allow(r *request) bool {
 	if r.tuple.transport != UDP || r.key != nil || r.session != nil {
 		return true
 	}
-	source := limit.Source(r.tuple.client.Addr())
-	return s.rate.AllowAt(source, r.now) || rand.N(strangerGrace) == 0 && s.grace.AllowAt(source, r.now)
+	return s.rate.AllowAt(limit.Source(r.tuple.client.Addr()), r.now) || rand.N(strangerGrace) == 0
 }
