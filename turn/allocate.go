@@ -319,6 +319,9 @@ func (s *Server) start(ses *session, lifetime time.Duration, log *slog.Logger) e
 	s.sessions[ses.tuple] = ses
 	for _, l := range ses.live() {
 		s.relays.set(l.relay)
+		if l.gone.Load() { // it ended meanwhile
+			s.relays.delete(l.relay)
+		}
 	}
 	if ses.tuple.transport == UDP {
 		s.table.Set(ses.path(), ses.legs[0].relay)
