@@ -113,7 +113,10 @@ func (c *checker) listeners() {
 			}
 			fix := "change one of the two"
 			if strings.HasPrefix(a.key, "turn.") && strings.HasPrefix(b.key, "https.") {
-				fix = "remove it here: https.listen carries TURN over TLS and TCP too"
+				if a.addr == b.addr {
+					continue // TCP is shared, and UDP is TURN's alone
+				}
+				fix = fmt.Sprintf("write it as there, %q, to share TCP and add TURN over UDP, or remove it here", b.addr)
 			}
 			c.err(a.key, fmt.Sprintf("%s is taken by %s (%s)", a.addr, b.key, b.addr), fix)
 		}

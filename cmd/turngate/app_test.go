@@ -254,3 +254,32 @@ func TestDrainServesWhatIsLive(t *testing.T) {
 		t.Error("the drain did not end with the last allocation")
 	}
 }
+
+func TestTURNOverUDPOnTheHTTPSPort(t *testing.T) {
+	g := startGate(t, allowLoopback)
+	text, err := os.ReadFile(g.file())
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := fmt.Sprintf("listen = [%q, %q]\nrealm", g.turnUDP, g.https)
+	text = []byte(strings.Replace(string(text), fmt.Sprintf("listen = [%q]\nrealm", g.turnUDP), both, 1))
+	if err := os.WriteFile(g.file(), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.reload(); err != nil {
+		t.Fatal(err)
+	}
+	for _, network := range []string{"udp", "tcp"} {
+		c, err := tc.Dial(deadline(t), network, g.https.String(), tc.Auth{User: g.user, Password: g.password})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Allocate(deadline(t)); err != nil {
+			t.Errorf("%s: %v", network, err)
+		}
+	}
+	if status, _, _ := g.get(t, "/healthz"); status != 200 {
+		t.Errorf("/healthz: got %d, want 200", status)
+	}
+}
