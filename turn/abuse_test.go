@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,10 +19,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/turngate/turngate/internal/testnet"
 	tc "github.com/turngate/turngate/internal/testnet/turnclient"
 	"github.com/turngate/turngate/turn"
 	"github.com/turngate/turngate/turn/peers"
@@ -967,32 +968,13 @@ func TestStrangersDoNotFillTheLog(t *testing.T) {
 }
 
 // lockedBuffer is a log that several goroutines write.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
+type lockedBuffer struct{ testnet.LogBuffer }
 
 // TestPeersThatAreRefused asks for the special addresses on an IPv4 and on an
 // IPv6 allocation, in every way of writing them.
 func TestPeersThatAreRefused(t *testing.T) {
 	six := netip.IPv6Loopback()
-	if l, err := net.ListenPacket("udp6", "[::1]:0"); err != nil {
-		t.Skipf("no IPv6 loopback: %v", err)
-	} else {
-		l.Close()
-	}
+	testnet.Need(t, "ipv6")
 	s, addr := start(t, func(o *turn.Options) {
 		o.Addresses = append(o.Addresses, turn.Address{External: six, Local: six})
 		o.Allow = append(o.Allow, peers.Rule{Prefix: netip.MustParsePrefix("::1/128")})
@@ -1141,6 +1123,9 @@ func FuzzStream(f *testing.F) {
 	f.Fuzz(func(t *testing.T, stream []byte, cut uint16) {
 		conn, err := net.Dial("tcp", addr.String())
 		if err != nil {
+			if flag.Lookup("test.fuzz").Value.String() == "" {
+				t.Fatal(err)
+			}
 			t.Skip(err) // the fuzzer has used up the ports of this host
 		}
 		defer conn.Close()

@@ -151,10 +151,8 @@ func tail(p []byte) string {
 }
 
 func TestCoturnClientLosesNothing(t *testing.T) {
-	if testing.Short() {
-		t.Skip("short: takes most of a minute")
-	}
 	testnet.Need(t, "coturn")
+	testnet.Need(t, "ipv6")
 	// Nothing may be lost, so nothing may become too old either while the
 	// machine is busy with other tests.
 	s, plain := start(t, func(o *turn.Options) {

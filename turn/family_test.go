@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/turngate/turngate/internal/testnet"
 	tc "github.com/turngate/turngate/internal/testnet/turnclient"
 	"github.com/turngate/turngate/turn"
 	"github.com/turngate/turngate/turn/peers"
@@ -34,6 +35,7 @@ func echoed(t *testing.T, c *tc.Client, channel uint16, payload string) {
 }
 
 func TestRelayedAddressOfEachFamily(t *testing.T) {
+	testnet.Need(t, "ipv6")
 	s, addr := start(t, bothFamilies)
 	for _, network := range []string{"udp", "tcp"} {
 		t.Run(network, func(t *testing.T) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -11,10 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/turngate/turngate/config"
+	"github.com/turngate/turngate/internal/testnet"
 )
 
 // gate is a whole turngate on loopback, in the test process.
@@ -142,22 +141,7 @@ func freePort(t testing.TB) uint16 {
 }
 
 // logBuffer holds what was logged.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
+type logBuffer struct{ testnet.LogBuffer }
 
 // line returns the first log line that contains every word.
 func (l *logBuffer) line(words ...string) string {

@@ -6,6 +6,7 @@
 package testnet
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,7 +30,7 @@ var peers = map[string][][]string{
 // reason. When the environment variable TURNGATE_TEST_MUST lists the name,
 // the test fails instead: a gate that skips checks nothing.
 //
-// Known names: coturn, nginx, chromium, npm, postgres, redis, and netns (root on Linux with ip).
+// Known names: coturn, nginx, chromium, npm, postgres, redis, netns (root on Linux with ip) and ipv6 (its loopback).
 func Need(t testing.TB, name string) {
 	t.Helper()
 	reason := missing(name)
@@ -63,6 +64,14 @@ func Program(names ...string) string {
 }
 
 func missing(name string) string {
+	if name == "ipv6" {
+		l, err := net.Listen("tcp6", "[::1]:0")
+		if err != nil {
+			return "this host has no IPv6 loopback"
+		}
+		l.Close()
+		return ""
+	}
 	if name == "netns" {
 		if os.Geteuid() != 0 {
 			return "network namespaces need root"
