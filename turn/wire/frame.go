@@ -40,14 +40,6 @@ func ChannelData(p []byte) (channel uint16, payload []byte, ok bool) {
 	return binary.BigEndian.Uint16(p), p[ChannelHeader : ChannelHeader+size], true
 }
 
-// PutChannelHeader writes the header of a ChannelData message with size bytes
-// of payload to the first four bytes of p.
-func PutChannelHeader(p []byte, channel uint16, size int) {
-	_ = p[3]
-	binary.BigEndian.PutUint16(p, channel)
-	binary.BigEndian.PutUint16(p[2:], uint16(size))
-}
-
 // FrameSize returns how many bytes of a stream the frame takes, padding
 // included, whose first four bytes or more are head. ok is false when head
 // begins no frame.

@@ -150,9 +150,8 @@ func FuzzChannelData(f *testing.F) {
 		if !ok {
 			return
 		}
-		var head [4]byte
-		PutChannelHeader(head[:], channel, len(payload))
-		if !bytes.HasPrefix(p, append(head[:], payload...)) {
+		head := []byte{byte(channel >> 8), byte(channel), byte(len(payload) >> 8), byte(len(payload))}
+		if !bytes.HasPrefix(p, append(head, payload...)) {
 			t.Errorf("% x: channel %x with % x", p, channel, payload)
 		}
 	})
