@@ -60,6 +60,11 @@ func checkHandshake(r *http.Request) *refusal {
 // refuse answers with an error of our own.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, route string, status int, result, text string) {
 	s.metrics.handshakes.WithLabelValues(route, result).Inc()
+	Refuse(w, r, status, text)
+}
+
+// Refuse answers a handshake with an error of our own, and ends the connection.
+func Refuse(w http.ResponseWriter, r *http.Request, status int, text string) {
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -171,24 +176,30 @@ func (s *Server) ask(ctx context.Context, rt *route, ups []*proxy.Upstream, head
 	return nil, nil, nil, last
 }
 
-func (s *Server) askOne(parent context.Context, rt *route, u *proxy.Upstream, header http.Header, rest, query string) (_ net.Conn, _ *answer, err error) {
+func (s *Server) askOne(parent context.Context, rt *route, u *proxy.Upstream, header http.Header, rest, query string) (net.Conn, *answer, error) {
 	ctx, cancel := context.WithTimeout(parent, rt.handshake)
 	defer cancel()
+	return open(parent, ctx, rt.dialer, u, header, rest, query, s.metrics.phase)
+}
+
+// open performs the opening handshake with one upstream; ctx bounds it and is
+// made of parent, the client's. The error is a [*proxy.Error].
+func open(parent, ctx context.Context, d *proxy.Dialer, u *proxy.Upstream, header http.Header, rest, query string, phase func(name string, took time.Duration)) (_ net.Conn, _ *answer, err error) {
 	start := time.Now()
-	conn, err := rt.dialer.Dial(ctx, u)
+	conn, err := d.Dial(ctx, u)
 	if err != nil {
 		return nil, nil, err
 	}
 	dialed := time.Now()
-	s.metrics.phase("dial", dialed.Sub(start))
-	if conn, err = rt.dialer.Handshake(ctx, u, conn, "http/1.1"); err != nil {
+	phase("dial", dialed.Sub(start))
+	if conn, err = d.Handshake(ctx, u, conn, "http/1.1"); err != nil {
 		return nil, nil, err
 	}
 	secured := time.Now()
 	if u.TLS {
-		s.metrics.phase("tls", secured.Sub(dialed))
+		phase("tls", secured.Sub(dialed))
 	}
-	fail := func(phase string, err error) error {
+	fail := func(at string, err error) error {
 		conn.Close()
 		cause := proxy.Classify(err)
 		switch {
@@ -199,7 +210,7 @@ func (s *Server) askOne(parent context.Context, rt *route, u *proxy.Upstream, he
 		case cause == proxy.CauseOther:
 			cause = proxy.CauseAnswer
 		}
-		return &proxy.Error{Upstream: u.Name, Phase: phase, Cause: cause, Err: err}
+		return &proxy.Error{Upstream: u.Name, Phase: at, Cause: cause, Err: err}
 	}
 	// The client's leaving and the deadline both end reads and writes below.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
@@ -218,7 +229,7 @@ func (s *Server) askOne(parent context.Context, rt *route, u *proxy.Upstream, he
 	if !stop() { // the deadline is set, or about to be
 		return nil, nil, fail("answer", context.DeadlineExceeded)
 	}
-	s.metrics.phase("answer", time.Since(secured))
+	phase("answer", time.Since(secured))
 	return conn, a, nil
 }
 
@@ -290,27 +301,34 @@ const maxRelayBody = 64 << 10
 
 // relay passes an upstream's refusal (any answer but 101) on as plain HTTP.
 func (s *Server) relay(w http.ResponseWriter, r *http.Request, rt *route, conn net.Conn, a *answer) {
-	_ = conn.SetDeadline(time.Now().Add(rt.handshake))
-	resp, err := a.response(conn)
-	if err != nil || resp.StatusCode < 200 {
-		s.refuse(w, r, rt.name, http.StatusBadGateway, "upstream_answer", "the upstream's answer is not understood")
-		return
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxRelayBody+1))
-	if err != nil || len(body) > maxRelayBody {
+	if !a.relay(w, r, conn, &rt.headers, rt.handshake) {
 		s.refuse(w, r, rt.name, http.StatusBadGateway, "upstream_answer", "the upstream's answer is not understood")
 		return
 	}
 	s.metrics.handshakes.WithLabelValues(rt.name, "upstream_status_"+strconv.Itoa(a.status/100)+"xx").Inc()
+}
+
+// relay passes an answer that is not 101 on, and reports whether it could.
+func (a *answer) relay(w http.ResponseWriter, r *http.Request, conn net.Conn, headers *proxy.HeaderPolicy, limit time.Duration) bool {
+	_ = conn.SetDeadline(time.Now().Add(limit))
+	resp, err := a.response(conn)
+	if err != nil || resp.StatusCode < 200 {
+		return false
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxRelayBody+1))
+	if err != nil || len(body) > maxRelayBody {
+		return false
+	}
 	h := w.Header()
-	rt.headers.Response(h, resp.Header)
+	headers.Response(h, resp.Header)
 	h.Del("Content-Length")
 	if r.ProtoMajor == 1 {
 		h.Set("Connection", "close")
 	}
 	w.WriteHeader(resp.StatusCode)
 	_, _ = w.Write(body)
+	return true
 }
 
 // hijack takes the client's connection, sends the 101 and starts the session.

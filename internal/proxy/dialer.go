@@ -43,6 +43,19 @@ type Dialer struct {
 	dns   *resolver
 	roots *x509.CertPool // nil: the system's
 	tcp   net.Dialer
+	guard Guard // nil: none
+}
+
+// A Guard is asked before an address is dialled for a host, and may refuse it. The
+// address is the one that is dialled, so an answer of DNS that changes gains nothing;
+// it is the zero AddrPort where a DialContext hook is given the name.
+type Guard func(host string, to netip.AddrPort) error
+
+// Guarded returns a dialer that asks guard, and shares everything else with d.
+func (d *Dialer) Guarded(guard Guard) *Dialer {
+	g := *d
+	g.guard = guard
+	return &g
 }
 
 // NewDialer checks the options and reads the CA file; it asks no DNS, so that a
@@ -115,10 +128,35 @@ func (d *Dialer) dial(ctx context.Context, host string, port uint16) (net.Conn, 
 	if err != nil {
 		return nil, err
 	}
+	if addrs, err = d.guarded(host, addrs); err != nil {
+		return nil, err
+	}
 	if d.opt.DialContext != nil {
 		return d.opt.DialContext(ctx, "tcp", addrs[0])
 	}
 	return d.race(ctx, addrs)
+}
+
+// guarded leaves those addresses that the guard allows; with none it fails with
+// the guard's own words.
+func (d *Dialer) guarded(host string, addrs []string) ([]string, error) {
+	if d.guard == nil {
+		return addrs, nil
+	}
+	var allowed []string
+	var refused error
+	for _, a := range addrs {
+		to, _ := netip.ParseAddrPort(a) // a name stays the zero value
+		if err := d.guard(host, netip.AddrPortFrom(to.Addr().Unmap(), to.Port())); err == nil {
+			allowed = append(allowed, a)
+		} else if refused == nil {
+			refused = err
+		}
+	}
+	if allowed == nil {
+		return nil, refused
+	}
+	return allowed, nil
 }
 
 // addresses returns what to dial, as "ip:port"; with a DialContext hook possibly "name:port".

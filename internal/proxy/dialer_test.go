@@ -337,3 +337,39 @@ func TestPool(t *testing.T) {
 		t.Error("a client that left took the upstream out")
 	}
 }
+
+func TestGuardSeesTheAddressThatIsDialled(t *testing.T) {
+	refused := errors.New("refused by the guard")
+	answers := []netip.Addr{netip.MustParseAddr("::ffff:127.0.0.1"), netip.MustParseAddr("127.0.0.2")}
+	d, err := NewDialer(DialOptions{Lookup: func(context.Context, string) ([]netip.Addr, error) { return answers, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		guard Guard
+		want  error
+	}{
+		{"every address refused", func(string, netip.AddrPort) error { return refused }, refused},
+		{"a mapped address is asked for as IPv4", func(host string, to netip.AddrPort) error {
+			if host != "app.example.com" || !to.Addr().Is4() || to.Port() != 1 {
+				t.Errorf("asked for %s at %v, want app.example.com at an IPv4 address, port 1", host, to)
+			}
+			return refused
+		}, refused},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			u, err := ParseUpstream("http://app.example.com:1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := d.Guarded(c.guard).Dial(t.Context(), u)
+			if conn != nil {
+				conn.Close()
+			}
+			if !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+		})
+	}
+}
