@@ -6,10 +6,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os/exec"
 	"runtime"
+	"strconv"
+	"sync"
 	"time"
 )
 
@@ -244,16 +245,28 @@ func (b *bench) reportsCase() error {
 
 // post sends reports one after the other over conns kept connections for a round.
 func (b *bench) post(p *proxy, conns int, request []byte) (perSecond, cpuMicros float64, err error) {
-	var cs []*client
+	cs := make([]*client, conns)
 	defer func() { closeAll(cs) }()
-	for range conns {
-		c, err := b.dialTLS(p.addr)
-		if err != nil {
-			return 0, 0, err
+	during := func(end time.Time) (int, error) {
+		counts, errs := make([]int, conns), make([]error, conns)
+		var wg sync.WaitGroup
+		for i := range cs {
+			wg.Go(func() {
+				for first := true; errs[i] == nil && (first || time.Now().Before(end)); first = false {
+					if errs[i] = b.postOn(&cs[i], p.addr, request); errs[i] == nil {
+						counts[i]++
+					}
+				}
+			})
 		}
-		cs = append(cs, c)
+		wg.Wait()
+		sum := 0
+		for _, n := range counts {
+			sum += n
+		}
+		return sum, errors.Join(errs...)
 	}
-	if _, err := postOne(cs, request, 1); err != nil { // opens what is kept
+	if _, err := during(time.Time{}); err != nil { // opens what is kept
 		return 0, 0, err
 	}
 	before, err := p.cpu()
@@ -261,7 +274,7 @@ func (b *bench) post(p *proxy, conns int, request []byte) (perSecond, cpuMicros 
 		return 0, 0, err
 	}
 	began := time.Now()
-	sum, err := postUntil(cs, request, began.Add(b.round))
+	sum, err := during(began.Add(b.round))
 	if err != nil {
 		return 0, 0, err
 	}
@@ -270,62 +283,39 @@ func (b *bench) post(p *proxy, conns int, request []byte) (perSecond, cpuMicros 
 	return float64(sum) / took.Seconds(), float64((after - before).Microseconds()) / float64(sum), err
 }
 
-func postOne(cs []*client, request []byte, n int) (int, error) {
-	for _, c := range cs {
-		for range n {
-			if err := c.post(request); err != nil {
-				return 0, err
-			}
+// postOn sends one report on a connection, which it opens when there is none, and drops when the
+// proxy wants no more on it.
+func (b *bench) postOn(c **client, addr string, request []byte) error {
+	if *c == nil {
+		var err error
+		if *c, err = b.dialTLS(addr); err != nil {
+			return err
 		}
 	}
-	return n * len(cs), nil
+	more, err := (*c).post(request)
+	if err == nil && !more {
+		(*c).conn.Close()
+		*c = nil
+	}
+	return err
 }
 
-func postUntil(cs []*client, request []byte, end time.Time) (int, error) {
-	type result struct {
-		n   int
-		err error
-	}
-	results := make(chan result, len(cs))
-	for _, c := range cs {
-		go func() {
-			var r result
-			for r.err == nil && time.Now().Before(end) {
-				if r.err = c.post(request); r.err == nil {
-					r.n++
-				}
-			}
-			results <- r
-		}()
-	}
-	sum := 0
-	var failed error
-	for range cs {
-		r := <-results
-		sum += r.n
-		if r.err != nil {
-			failed = r.err
-		}
-	}
-	return sum, failed
-}
-
-// post sends one request and reads its answer.
-func (c *client) post(request []byte) error {
+// post sends one request, reads its answer, and reports whether the connection is kept.
+func (c *client) post(request []byte) (more bool, err error) {
 	if _, err := c.conn.Write(request); err != nil {
-		return err
+		return false, err
 	}
 	head, err := readHead(c.r)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if head["status"] != "HTTP/1.1 200 OK" {
-		return fmt.Errorf("answered %q", head["status"])
+		return false, fmt.Errorf("answered %q", head["status"])
 	}
-	var n int
-	if _, err := fmt.Sscan(head["content-length"], &n); err != nil {
-		return err
+	n, err := strconv.Atoi(head["content-length"])
+	if err != nil {
+		return false, err
 	}
-	_, err = io.CopyN(io.Discard, c.r, int64(n))
-	return err
+	_, err = c.r.Discard(n)
+	return head["connection"] != "close", err
 }

@@ -145,6 +145,9 @@ func (b *bench) connectAll(addr string, n int, each func(*client) error) ([]*cli
 
 func closeAll(cs []*client) {
 	for _, c := range cs {
+		if c == nil {
+			continue
+		}
 		if t, ok := c.conn.(*tls.Conn); ok {
 			t.NetConn().Close()
 		}
