@@ -177,11 +177,16 @@ type Upstream struct {
 // Reach is the part of Upstream that every kind of route has.
 type Reach struct {
 	CA          string               `toml:"ca" reload:"live"`
-	Proxy       Secret               `toml:"proxy" reload:"live"` // not available in this version: always empty
+	Proxy       Secret               `toml:"proxy" reload:"live"`    // URL, [ProxyFromEnv], or empty: none
+	NoProxy     []string             `toml:"no_proxy" reload:"live"` // as in NO_PROXY
 	Resolve     map[string]FixedAddr `toml:"resolve" reload:"live"`
 	DialTimeout Duration             `toml:"dial_timeout" reload:"live"`
 	TLSTimeout  Duration             `toml:"tls_timeout" reload:"live"`
 }
+
+// ProxyFromEnv as Reach.Proxy means the variables HTTPS_PROXY, HTTP_PROXY,
+// ALL_PROXY and NO_PROXY.
+const ProxyFromEnv = "env"
 
 // Signaling is a WebSocket route.
 type Signaling struct {

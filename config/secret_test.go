@@ -101,7 +101,7 @@ func TestABrokenSecretIsNotQuoted(t *testing.T) {
 		"[turn]\nsecrets = [ 7hunter2 ]",
 		"[[turn.user]]\nname = \"u\"\npassword = 72837465",
 		"[turn]\nsecrets = \"hunter2hunter2\"",
-		"[upstream]\nproxy = \"http://u:hunter2@host:3128\"",
+		"[upstream]\nproxy = \"ftp://u:hunter2@host:3128\"",
 		"[[signaling]]\npath=\"/x\"\nupstream = [\"https://u:hunter2@host/\"]",
 		"[[signaling]]\npath=\"/x\"\nupstream = [\"u:hunter2@host/\"]",
 	} {

@@ -296,8 +296,18 @@ func (c *checker) times() {
 // route inherits is checked where it stands.
 func (c *checker) reach(path string, u Reach) {
 	own := func(key string) bool { return path == "upstream" || c.set[child(path, key)] }
-	if !u.Proxy.IsEmpty() && own("proxy") {
-		c.err(child(path, "proxy"), "reaching upstreams through a proxy is not available in this version", "remove it, and let this host connect to port 443 of the upstreams")
+	if own("proxy") {
+		c.proxy(child(path, "proxy"), u.Proxy)
+	}
+	if own("no_proxy") {
+		for i, s := range u.NoProxy {
+			if what := badNoProxy(s); what != "" {
+				c.err(element(child(path, "no_proxy"), i), what, `write "example.com", ".example.com", "192.0.2.0/24" or "*", with ":443" behind a name for that port alone`)
+			}
+		}
+		if len(u.NoProxy) > 0 && u.Proxy.IsEmpty() && c.set[child(path, "no_proxy")] {
+			c.warn(child(path, "no_proxy"), "counts only beside a proxy, and there is none", "remove it, or name the proxy")
+		}
 	}
 	if own("resolve") {
 		for _, name := range slices.Sorted(maps.Keys(u.Resolve)) {

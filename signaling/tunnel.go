@@ -1,7 +1,6 @@
 package signaling
 
 import (
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -276,7 +275,11 @@ func (ses *session) cutAfter(d time.Duration) { time.AfterFunc(d, ses.abort) }
 // not read. The pumps then end and finish.
 func (ses *session) abort() {
 	for _, c := range []net.Conn{ses.up.src, ses.up.dst} {
-		if t, ok := c.(*tls.Conn); ok {
+		for { // through a proxy that is reached by TLS there is TLS in TLS
+			t, ok := c.(interface{ NetConn() net.Conn })
+			if !ok {
+				break
+			}
 			c = t.NetConn()
 		}
 		c.Close()

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/turngate/turngate/config"
@@ -199,9 +200,21 @@ func (d dialers) get(u config.Reach) (*proxy.Dialer, error) {
 	for name, addr := range u.Resolve {
 		o.Resolve[name] = addr.String()
 	}
-	key := fmt.Sprintf("%v %v %q %v", o.Dial, o.TLS, o.CAFile, o.Resolve) // maps print sorted
+	through := u.Proxy.Reveal()
+	key := fmt.Sprintf("%v %v %q %v %q %q", o.Dial, o.TLS, o.CAFile, o.Resolve, through, u.NoProxy) // maps print sorted
 	if have := d[key]; have != nil {
 		return have, nil
+	}
+	var err error
+	switch through {
+	case "":
+	case config.ProxyFromEnv:
+		o.Proxy, err = proxy.NewOutboundFromEnv(os.Getenv, u.NoProxy)
+	default:
+		o.Proxy, err = proxy.NewOutbound(through, u.NoProxy)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("upstream.proxy: %w", err)
 	}
 	made, err := proxy.NewDialer(o)
 	d[key] = made

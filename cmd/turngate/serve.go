@@ -157,6 +157,9 @@ func (a *app) banner() string {
 		}
 		row("certificate", "%s, until %s, %s", strings.Join(c.Names, " "), c.NotAfter.Format(time.DateOnly), kind)
 	}
+	if through := p.cfg.Upstream.ProxyHost(); through != "" {
+		row("upstreams", "through the proxy %s", through)
+	}
 	row("admin", "%s", p.cfg.Admin.Socket)
 	w.Flush()
 	if p.cfg.File() == "" {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -29,6 +31,8 @@ const (
 	CauseExpired     Cause = "tls_expired" // certificate expired or not yet valid
 	CauseTLS         Cause = "tls"         // any other failure of TLS
 	CauseAnswer      Cause = "answer"      // the answer is not what the protocol asks for
+	CauseProxy       Cause = "proxy"       // the company's proxy does not let us through, or cannot reach the upstream
+	CauseProxyAuth   Cause = "proxy_auth"  // the company's proxy wants a login, or another one
 	CauseLocal       Cause = "local"       // our own host: no descriptors, no ports, policy
 	CauseCanceled    Cause = "canceled"    // the client went away
 	CauseOther       Cause = "other"
@@ -44,7 +48,7 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	return e.Upstream + ": " + e.Phase + ": " + e.detail()
+	return e.Upstream + ": " + e.Phase + ": " + detail(e.Cause, e.Err)
 }
 
 // Unwrap returns the cause.
@@ -53,31 +57,36 @@ func (e *Error) Unwrap() error { return e.Err }
 // Timeout reports whether the right answer to the client is 504 and not 502.
 func (e *Error) Timeout() bool { return e.Cause == CauseTimeout }
 
-func (e *Error) detail() string {
-	switch e.Cause {
+// detail is the text of an error with its remedy.
+func detail(cause Cause, err error) string {
+	var pe *proxyError
+	if errors.As(err, &pe) {
+		return pe.text
+	}
+	switch cause {
 	case CauseIssuer:
-		return fmt.Sprintf("certificate of unknown issuer %q: if this names a TLS-inspecting firewall, give its CA file as upstream ca", issuer(e.Err))
+		return fmt.Sprintf("certificate issued by '%s', which is not trusted: put that CA's certificate into upstream.ca, if it is the firewall's or the upstream's own", issuer(err))
 	case CauseName:
 		var he x509.HostnameError
-		if errors.As(e.Err, &he) && he.Certificate != nil {
+		if errors.As(err, &he) && he.Certificate != nil {
 			return fmt.Sprintf("certificate is for %q, not for %q", short(strings.Join(he.Certificate.DNSNames, " ")), he.Host)
 		}
 	case CauseExpired:
 		var ie x509.CertificateInvalidError
-		if errors.As(e.Err, &ie) && ie.Cert != nil {
+		if errors.As(err, &ie) && ie.Cert != nil {
 			return fmt.Sprintf("certificate valid from %s to %s only: check the clock of this host, then the upstream",
 				ie.Cert.NotBefore.Format(time.RFC3339), ie.Cert.NotAfter.Format(time.RFC3339))
 		}
 	case CauseUnreachable:
-		return fmt.Sprintf("%v: check route and outbound firewall", e.Err)
+		return fmt.Sprintf("%v: check route and outbound firewall", err)
 	}
-	return fmt.Sprint(e.Err)
+	return fmt.Sprint(err)
 }
 
-// issuer returns the name of who signed the last certificate the server sent: behind
+// issuer returns the name of who signed the chain that the server sent: behind
 // an inspecting firewall that is the firewall's CA.
 func issuer(err error) string {
-	certs := []*x509.Certificate(nil)
+	var certs []*x509.Certificate
 	var ve *tls.CertificateVerificationError
 	if errors.As(err, &ve) {
 		certs = ve.UnverifiedCertificates
@@ -89,11 +98,22 @@ func issuer(err error) string {
 		}
 		certs = []*x509.Certificate{ua.Cert}
 	}
-	n := certs[len(certs)-1].Issuer
-	if n.CommonName != "" {
-		return short(n.CommonName)
+	// From the server's own certificate upwards, as far as it sent the chain; it may
+	// have sent others too.
+	top := certs[0]
+	for range certs {
+		i := slices.IndexFunc(certs, func(c *x509.Certificate) bool {
+			return c != top && bytes.Equal(c.RawSubject, top.RawIssuer)
+		})
+		if i < 0 {
+			break
+		}
+		top = certs[i]
 	}
-	return short(n.String())
+	if cn := top.Issuer.CommonName; cn != "" {
+		return short(printable(cn))
+	}
+	return short(printable(top.Issuer.String()))
 }
 
 func short(s string) string {
@@ -118,8 +138,11 @@ func Classify(err error) Cause {
 		alert   tls.AlertError
 		record  tls.RecordHeaderError
 		ne      net.Error
+		pe      *proxyError
 	)
 	switch {
+	case errors.As(err, &pe):
+		return pe.cause
 	case errors.As(err, &dns):
 		return CauseDNS
 	case errors.Is(err, context.Canceled):

@@ -16,7 +16,7 @@ import (
 
 // DialOptions say how upstreams are reached.
 type DialOptions struct {
-	Dial time.Duration // DNS and TCP together; zero means 3 s
+	Dial time.Duration // DNS and TCP together, and again for the answer of a proxy; zero means 3 s
 	TLS  time.Duration // TLS handshake; zero means 5 s
 
 	// Resolve holds fixed addresses instead of DNS: name to "ip" or "ip:port".
@@ -27,10 +27,10 @@ type DialOptions struct {
 	// networks whose firewall inspects TLS.
 	CAFile string
 
-	// DialContext, if set, opens the TCP connection instead of the net package, as
-	// through an outbound proxy. The address is a name and port, or the fixed
-	// address of Resolve; DNS is then left to whoever dials.
-	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Proxy is the company's proxy on the way to upstreams; nil: none. It is asked for a
+	// name, or for the fixed address of Resolve, and looks names up itself. Its own name
+	// is found like an upstream's.
+	Proxy *Outbound
 
 	// Lookup, if set, asks for the addresses of a name instead of the system's resolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -48,7 +48,7 @@ type Dialer struct {
 
 // A Guard is asked before an address is dialled for a host, and may refuse it. The
 // address is the one that is dialled, so an answer of DNS that changes gains nothing;
-// it is the zero AddrPort where a DialContext hook is given the name.
+// it is the zero AddrPort where a proxy is given the name.
 type Guard func(host string, to netip.AddrPort) error
 
 // Guarded returns a dialer that asks guard, and shares everything else with d.
@@ -107,15 +107,16 @@ const userTimeout = 30 * time.Second
 const fallbackDelay = 250 * time.Millisecond
 
 // Dial opens a TCP connection to the upstream: each of its addresses in turn, the next
-// one after a failure or a short pause. The error is an [*Error].
-func (d *Dialer) Dial(ctx context.Context, u *Upstream) (net.Conn, error) {
-	parent := ctx
-	ctx, cancel := context.WithTimeout(ctx, d.opt.Dial)
-	defer cancel()
-	c, err := d.dial(ctx, u.Host, u.Port)
+// one after a failure or a short pause; or a tunnel through the proxy. The error is an [*Error].
+func (d *Dialer) Dial(ctx context.Context, u *Upstream) (c net.Conn, err error) {
+	if p := d.opt.Proxy.serverFor(u); p != nil {
+		c, err = d.tunnel(ctx, p, u)
+	} else {
+		c, err = d.direct(ctx, u)
+	}
 	if err != nil {
 		cause := Classify(err)
-		if cause == CauseCanceled && parent.Err() == nil {
+		if cause == CauseCanceled && ctx.Err() == nil {
 			cause = CauseTimeout
 		}
 		return nil, &Error{Upstream: u.Name, Phase: "dial", Cause: cause, Err: err}
@@ -123,16 +124,15 @@ func (d *Dialer) Dial(ctx context.Context, u *Upstream) (net.Conn, error) {
 	return c, nil
 }
 
-func (d *Dialer) dial(ctx context.Context, host string, port uint16) (net.Conn, error) {
-	addrs, err := d.addresses(ctx, host, port)
+func (d *Dialer) direct(ctx context.Context, u *Upstream) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.opt.Dial)
+	defer cancel()
+	addrs, err := d.addresses(ctx, u.Host, u.Port)
 	if err != nil {
 		return nil, err
 	}
-	if addrs, err = d.guarded(host, addrs); err != nil {
+	if addrs, err = d.guarded(u.Host, addrs); err != nil {
 		return nil, err
-	}
-	if d.opt.DialContext != nil {
-		return d.opt.DialContext(ctx, "tcp", addrs[0])
 	}
 	return d.race(ctx, addrs)
 }
@@ -159,7 +159,7 @@ func (d *Dialer) guarded(host string, addrs []string) ([]string, error) {
 	return allowed, nil
 }
 
-// addresses returns what to dial, as "ip:port"; with a DialContext hook possibly "name:port".
+// addresses returns what to dial, as "ip:port".
 func (d *Dialer) addresses(ctx context.Context, host string, port uint16) ([]string, error) {
 	p := strconv.Itoa(int(port))
 	if fixed, ok := d.opt.Resolve[host]; ok {
@@ -168,7 +168,7 @@ func (d *Dialer) addresses(ctx context.Context, host string, port uint16) ([]str
 		}
 		return []string{net.JoinHostPort(fixed, p)}, nil
 	}
-	if _, err := netip.ParseAddr(host); err == nil || d.opt.DialContext != nil {
+	if _, err := netip.ParseAddr(host); err == nil {
 		return []string{net.JoinHostPort(host, p)}, nil
 	}
 	ips, err := d.dns.resolve(ctx, host)
@@ -275,10 +275,19 @@ func (d *Dialer) Handshake(ctx context.Context, u *Upstream, c net.Conn, protos 
 	if !u.TLS {
 		return c, nil
 	}
+	t, err := d.secure(ctx, c, u.Host, protos...)
+	if err != nil {
+		return nil, &Error{Upstream: u.Name, Phase: "tls", Cause: Classify(err), Err: err}
+	}
+	return t, nil
+}
+
+// secure puts TLS on a connection to a server of the given name, or closes it.
+func (d *Dialer) secure(ctx context.Context, c net.Conn, name string, protos ...string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.opt.TLS)
 	defer cancel()
 	t := tls.Client(c, &tls.Config{
-		ServerName:                  u.Host,
+		ServerName:                  name,
 		RootCAs:                     d.roots,
 		MinVersion:                  tls.VersionTLS12,
 		NextProtos:                  protos,
@@ -286,7 +295,7 @@ func (d *Dialer) Handshake(ctx context.Context, u *Upstream, c net.Conn, protos 
 	})
 	if err := t.HandshakeContext(ctx); err != nil {
 		c.Close()
-		return nil, &Error{Upstream: u.Name, Phase: "tls", Cause: Classify(err), Err: err}
+		return nil, err
 	}
 	return t, nil
 }
@@ -295,7 +304,7 @@ func (d *Dialer) Handshake(ctx context.Context, u *Upstream, c net.Conn, protos 
 // older than a few seconds. The number it returns grows when the upstream has
 // moved to other addresses altogether: a caller that keeps connections then drops the idle ones.
 func (d *Dialer) Refresh(u *Upstream) (moves uint64) {
-	if _, fixed := d.opt.Resolve[u.Host]; fixed || u.literal || d.opt.DialContext != nil {
+	if _, fixed := d.opt.Resolve[u.Host]; fixed || u.literal || d.opt.Proxy.serverFor(u) != nil {
 		return 0
 	}
 	return d.dns.refresh(u.Host)

@@ -58,7 +58,7 @@ func TestDialerVerifiesTheUpstream(t *testing.T) {
 		cause Cause
 		text  string
 	}{
-		{"an unknown issuer is named", other.Issue(t, "signal.example.com"), CauseIssuer, `"Corp Inspection CA"`},
+		{"an unknown issuer is named", other.Issue(t, "signal.example.com"), CauseIssuer, `issued by 'Corp Inspection CA', which is not trusted: put that CA's certificate into upstream.ca`},
 		{"a wrong name is named", ca.Issue(t, "other.example.com"), CauseName, `"other.example.com"`},
 		{"an expired certificate is refused", ca.IssueUntil(t, time.Now().Add(-time.Minute), "signal.example.com"), CauseExpired, "clock"},
 	} {
@@ -136,26 +136,6 @@ func TestDialerTriesEveryAddress(t *testing.T) {
 		t.Errorf("connected to %s, want %s", got, srv.Addr)
 	}
 	c.Close()
-}
-
-func TestDialerLeavesNamesToTheHook(t *testing.T) {
-	var asked []string
-	d, err := NewDialer(DialOptions{
-		Resolve: map[string]string{"fixed.example.com": "192.0.2.7"},
-		DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
-			asked = append(asked, network+" "+addr)
-			return nil, io.EOF
-		},
-		Lookup: func(context.Context, string) ([]netip.Addr, error) { t.Error("DNS was asked"); return nil, io.EOF },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, _ = d.Dial(t.Context(), mustUpstream(t, "wss://name.example.com"))
-	_, _ = d.Dial(t.Context(), mustUpstream(t, "wss://fixed.example.com:8443"))
-	if len(asked) != 2 || asked[0] != "tcp name.example.com:443" || asked[1] != "tcp 192.0.2.7:8443" {
-		t.Errorf("hook was asked for %q", asked)
-	}
 }
 
 func TestNewDialerRefusesNonsense(t *testing.T) {
@@ -371,5 +351,20 @@ func TestGuardSeesTheAddressThatIsDialled(t *testing.T) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
 		})
+	}
+}
+
+func TestGuardIsAskedBeforeAProxyToo(t *testing.T) {
+	refused := errors.New("refused by the guard")
+	p := testnet.NewConnectProxy(t, nil, "", func(string) string { return "" })
+	d := mustDialer(t, DialOptions{Proxy: mustOutbound(t, "http://"+p.Addr)})
+	_, err := d.Guarded(func(host string, to netip.AddrPort) error {
+		if host != "app.example.com" || to.IsValid() {
+			t.Errorf("asked for %s at %v, want app.example.com at no address: the proxy finds it", host, to)
+		}
+		return refused
+	}).Dial(t.Context(), mustUpstream(t, "http://app.example.com"))
+	if !errors.Is(err, refused) || len(p.Targets()) > 0 {
+		t.Errorf("got %v, and the proxy was asked for %q", err, p.Targets())
 	}
 }

@@ -20,7 +20,7 @@
 // A [Dialer] reaches names: fixed addresses, DNS asked anew with a cache of
 // seconds, the last good addresses while DNS is down, every address tried. TLS
 // always verifies chain and name. A [Pool] is a list of upstreams in order of
-// preference with passive health. Errors are of type [*Error] and name the
+// preference with passive health. An [Outbound] is the company's proxy on the way. Errors are of type [*Error] and name the
 // class of the cause, so that a log line says whether DNS, a firewall or a TLS
 // inspection stands in the way.
 package proxy
