@@ -83,6 +83,7 @@ type TURN struct {
 	Alternates    []FixedAddr       `toml:"alternates" reload:"live"` // port 0: 3478
 	Offload       string            `toml:"offload" reload:"live" one:"auto|off|native|generic"`
 	Secrets       []Secret          `toml:"secrets" reload:"live"` // the first one signs, all are accepted
+	Mobility      bool              `toml:"mobility" reload:"live"`
 	StrictExpiry  bool              `toml:"strict_expiry" reload:"live"`
 	CredentialTTL Duration          `toml:"credential_ttl" reload:"live"`
 	User          []User            `toml:"user" reload:"live"`

@@ -37,6 +37,9 @@ func (s *Server) handleAllocate(r *request) {
 		return
 	}
 	want, code := parseAllocate(r.msg, r.tuple.transport)
+	if code == 0 {
+		want.mobile, code = r.set.wantsTicket(r.msg)
+	}
 	if code != 0 {
 		s.refuse(r, code)
 		return
@@ -72,6 +75,10 @@ func (s *Server) handleAllocate(r *request) {
 	if token != nil {
 		b.Add(wire.ReservationToken, token)
 	}
+	if want.mobile {
+		ticket := ses.at.Load().ticket
+		b.Add(wire.MobilityTicket, ticket[:])
+	}
 	b.AddAddress(wire.XORMappedAddress, r.tuple.client)
 	ses.remember(r.msg.ID, s.finish(r, b, 0))
 }
@@ -102,6 +109,7 @@ type allocateRequest struct {
 	even     bool     // EVEN-PORT
 	next     bool     // its R bit: reserve the next port
 	token    *[8]byte // RESERVATION-TOKEN
+	mobile   bool     // an empty MOBILITY-TICKET
 }
 
 // parseAllocate checks the attributes of an Allocate and returns the error
@@ -211,7 +219,7 @@ func (s *Server) tryReserve(r *request) (code int, limit limitName) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.sessions[r.tuple] != nil, s.opening[r.tuple]:
+	case s.sessions[r.tuple] != nil, s.moving[r.tuple] != nil, s.opening[r.tuple]:
 		return codeRepeated, -1
 	case s.closed, !r.from.accepting():
 		return 508, -1
@@ -245,7 +253,11 @@ func (s *Server) unreserve(r *request) {
 // the next port has been reserved, missing is the reason why one of two
 // families could not be had, and code is that of a refusal.
 func (s *Server) allocate(r *request, want allocateRequest) (ses *session, token []byte, missing, code int) {
-	ses = s.newSession(r.tuple, r.from, want.lifetime)
+	at := place{tuple: r.tuple, from: r.from}
+	if want.mobile {
+		at.ticket = newTicket()
+	}
+	ses = s.newSession(at, want.lifetime)
 	ses.user, ses.key, ses.algorithm, ses.realm = r.user, r.key, r.algorithm, r.realm
 	ses.request = r.msg.ID // its answer comes later
 	families := []bool{want.v6}
@@ -288,18 +300,21 @@ func (s *Server) openLeg(r *request, ses *session, v6 bool, want allocateRequest
 }
 
 // newSession makes a session without a leg.
-func (s *Server) newSession(tuple fiveTuple, from client, lifetime time.Duration) *session {
-	return &session{
-		s: s, id: newID(), tuple: tuple, from: from,
+func (s *Server) newSession(at place, lifetime time.Duration) *session {
+	ses := &session{
+		s: s, id: newID(),
 		created: time.Now(),
 		expires: time.Now().Add(lifetime),
 	}
+	ses.at.Store(&at)
+	return ses
 }
 
 // start brings the session to life: the allocator owns the end of its legs
 // from here on. When it fails nothing is left.
 func (s *Server) start(ses *session, lifetime time.Duration, log *slog.Logger) error {
-	ses.log = log.With("session", ses.id, "client", ses.tuple.client, "transport", ses.tuple.transport,
+	at := ses.at.Load()
+	ses.log = log.With("session", ses.id, "client", at.tuple.client, "transport", at.tuple.transport,
 		"user", printable(ses.user), "relay", ses.relayed())
 	for i, l := range ses.legs {
 		if err := l.start(lifetime); err != nil {
@@ -312,21 +327,24 @@ func (s *Server) start(ses *session, lifetime time.Duration, log *slog.Logger) e
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.opening, ses.tuple)
+	delete(s.opening, at.tuple)
 	if ses.removed.Load() { // the server stops: it has ended already
 		return nil
 	}
-	s.sessions[ses.tuple] = ses
+	s.sessions[at.tuple] = ses
+	if at.ticket != (ticket{}) {
+		s.tickets[at.ticket] = ses
+	}
 	for _, l := range ses.live() {
 		s.relays.set(l.relay)
 		if l.gone.Load() { // it ended meanwhile
 			s.relays.delete(l.relay)
 		}
 	}
-	if ses.tuple.transport == UDP {
-		s.table.Set(ses.path(), ses.legs[0].relay)
+	if at.tuple.transport == UDP {
+		s.table.Set(at.path(), ses.legs[0].relay)
 	}
-	ses.from.opened(ses)
+	at.from.opened(ses)
 	s.metrics.opened(ses)
 	s.joined(ses)
 	ses.log.Info("allocation open")

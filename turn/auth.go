@@ -114,7 +114,7 @@ func (s *Server) authenticate(r *request) bool {
 	}
 	user, known := string(name), true
 	if hasHash {
-		user, known = r.set.userOf(hash, r.realm, r.session)
+		user, known = r.set.userOf(hash, r.realm, r.claimed())
 	}
 	if known && string(realm) == r.realm {
 		for _, key := range s.candidates(r, user, algorithm) {
@@ -173,7 +173,7 @@ func (r *request) madeWith(key wire.Key) bool {
 // answer takes as long as for a wrong password.
 func (s *Server) candidates(r *request, user string, a wire.Algorithm) (keys []wire.Key) {
 	passwords := r.set.passwords(user, r.now)
-	if ses := r.session; ses != nil && ses.user == user && ses.algorithm == a && (!r.set.StrictExpiry || len(passwords) == 0 && r.stillKnown(user)) {
+	if ses := r.claimed(); ses != nil && ses.user == user && ses.algorithm == a && (!r.set.StrictExpiry || len(passwords) == 0 && r.stillKnown(user)) {
 		keys = append(keys, ses.key)
 	}
 	for _, p := range passwords {

@@ -116,7 +116,7 @@ func directoryOf(t *testing.T, b *Book) *directory {
 }
 
 func client4(n int) fiveTuple {
-	return fiveTuple{UDP, netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, byte(n >> 8), byte(n)}), 1000), netip.AddrPort{}}
+	return fiveTuple{transport: UDP, client: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, byte(n >> 8), byte(n)}), 1000)}
 }
 
 // wait asks as the n-th client and returns the answer that it will get.

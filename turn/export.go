@@ -25,6 +25,7 @@ type State struct {
 	Created        time.Time
 	Expires        time.Time
 	Relays         []RelayState // one, or one of each family
+	Ticket         []byte       // of a client that may move (RFC 8016)
 
 	// The last Allocate and its answer, for a retransmission.
 	Request wire.TransactionID
@@ -54,7 +55,7 @@ func (st *State) Close() {
 func (s *Server) Export() ([]State, error) {
 	var all []State
 	for _, ses := range s.snapshot() {
-		if ses.tuple.transport != UDP {
+		if ses.at.Load().tuple.transport != UDP {
 			continue
 		}
 		st, err := ses.export()
@@ -72,8 +73,9 @@ func (s *Server) Export() ([]State, error) {
 }
 
 func (ses *session) export() (State, error) {
+	at := ses.at.Load()
 	st := State{
-		Client: ses.tuple.client, Server: ses.tuple.server,
+		Client: at.tuple.client, Server: at.tuple.server, Ticket: at.ticket[:],
 		User: ses.user, Realm: ses.realm, Key: ses.key, Algorithm: ses.algorithm,
 		Created: ses.created,
 	}
@@ -133,8 +135,12 @@ func (s *Server) restore(st State) error {
 	if l == nil {
 		return fmt.Errorf("nothing listens on %v", st.Server)
 	}
-	from := &datagramClient{l: l, path: relay.Path{Client: st.Client, Server: st.Server}}
-	ses := s.newSession(fiveTuple{UDP, st.Client, st.Server}, from, left)
+	at := place{
+		tuple: fiveTuple{transport: UDP, client: st.Client, server: st.Server},
+		from:  &datagramClient{l: l, path: relay.Path{Client: st.Client, Server: st.Server}},
+	}
+	copy(at.ticket[:], st.Ticket)
+	ses := s.newSession(at, left)
 	ses.user, ses.key, ses.algorithm = st.User, st.Key, st.Algorithm
 	ses.realm, ses.created = st.Realm, st.Created
 	ses.request, ses.answer = st.Request, st.Answer

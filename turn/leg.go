@@ -31,7 +31,7 @@ func (ses *session) addLeg(conn *net.UDPConn, external netip.Addr) {
 	l := &leg{ses: ses, port: port}
 	l.relay = relay.New(relay.Options{
 		Conn:   conn,
-		Egress: ses.from.egress(),
+		Egress: ses.at.Load().from.egress(),
 		Clock:  ses.s.clock,
 		Indicate: func(dst []byte, peer netip.AddrPort, p []byte) []byte {
 			return wire.AppendDataIndication(dst, ids.next(), peer, p)

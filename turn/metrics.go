@@ -23,6 +23,7 @@ type metrics struct {
 	freePorts    prometheus.GaugeFunc
 	lookups      *prometheus.CounterVec
 	lookupTime   *prometheus.HistogramVec
+	moves        prometheus.Counter
 	traffic      *traffic
 }
 
@@ -58,6 +59,9 @@ func newMetrics(s *Server) *metrics {
 			Name: "turngate_turn_free_ports", Help: "Relayed ports that can be had.",
 		}, func() float64 { return float64(s.FreePorts()) }),
 		traffic: &traffic{s: s},
+		moves: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "turngate_turn_moves_total", Help: "Allocations that their clients took to another address (RFC 8016).",
+		}),
 		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "turngate_turn_lookups_total", Help: "Users and secrets looked up in databases, by what came of it; cached needs no question.",
 		}, []string{"database", "outcome"}),
@@ -90,7 +94,7 @@ func (m *metrics) looked(d *directory, outcome string, took time.Duration) {
 func (s *Server) Collectors() []prometheus.Collector {
 	m := s.metrics
 	return []prometheus.Collector{m.allocations, m.allocated, m.answers, m.authFailures, m.refusedPeers,
-		m.dropped, m.streams, m.freePorts, m.traffic, m.lookups, m.lookupTime}
+		m.dropped, m.streams, m.freePorts, m.traffic, m.lookups, m.lookupTime, m.moves}
 }
 
 func (m *metrics) answered(t Transport, method wire.Method, code int) {
@@ -98,13 +102,20 @@ func (m *metrics) answered(t Transport, method wire.Method, code int) {
 }
 
 func (m *metrics) opened(ses *session) {
-	m.allocations.WithLabelValues(string(ses.tuple.transport), family(ses)).Inc()
-	m.allocated.WithLabelValues(string(ses.tuple.transport), family(ses)).Inc()
+	transport := string(ses.at.Load().tuple.transport)
+	m.allocations.WithLabelValues(transport, family(ses)).Inc()
+	m.allocated.WithLabelValues(transport, family(ses)).Inc()
 }
 
 func (m *metrics) closed(ses *session) {
-	m.allocations.WithLabelValues(string(ses.tuple.transport), family(ses)).Dec()
+	m.allocations.WithLabelValues(string(ses.at.Load().tuple.transport), family(ses)).Dec()
 	m.traffic.add(ses)
+}
+
+// moved is told when a client goes on over another transport.
+func (m *metrics) moved(ses *session, from, to Transport) {
+	m.allocations.WithLabelValues(string(from), family(ses)).Dec()
+	m.allocations.WithLabelValues(string(to), family(ses)).Inc()
 }
 
 func family(ses *session) string {
@@ -128,12 +139,14 @@ type traffic struct {
 type carried struct {
 	packets, bytes                [2]uint64
 	unpermitted, failed, limited  [2]uint64
+	overruns                      [2]uint64
 	queue, toClient, unknownTuple uint64
 }
 
 func (c *carried) add(ses *session) {
 	for _, l := range ses.legs {
 		c.addStats(l.relay.Stats())
+		c.overruns[1] += l.relay.Overruns()
 	}
 }
 
@@ -161,7 +174,7 @@ var (
 	bytesDesc   = prometheus.NewDesc("turngate_turn_bytes_total", "Payload relayed; up is client to peer.", []string{"direction"}, nil)
 	lostDesc    = prometheus.NewDesc("turngate_turn_relay_dropped_total", "Datagrams not relayed. permission: no permission or channel; "+
 		"socket: refused by the system; bandwidth: over a limit of bytes a second; queue: too old or too many for a TCP or TLS client; "+
-		"allocation: from a client without one.", []string{"direction", "reason"}, nil)
+		"kernel: the receive buffer of a socket was full; allocation: from a client without one; away: to a client whose connection is lost and who may come back.", []string{"direction", "reason"}, nil)
 	limitDesc   = prometheus.NewDesc("turngate_turn_limit_hits_total", "Requests refused, or datagrams dropped, by a limit; named as its key in the configuration.", []string{"limit"}, nil)
 	portsDesc   = prometheus.NewDesc("turngate_turn_ports", "Relayed ports. resting: given back not long ago, free if need be; busy: held by other programs.", []string{"state", "family"}, nil)
 	bansDesc    = prometheus.NewDesc("turngate_turn_bans", "Sources that are banned now for failed authentications.", nil, nil)
@@ -174,6 +187,11 @@ func (t *traffic) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{packetsDesc, bytesDesc, lostDesc, limitDesc, portsDesc, bansDesc, bansMade, waitingDesc} {
 		ch <- d
 	}
+}
+
+func (c *carried) addListener(l *listener) {
+	c.toClient += l.udp.Drops()
+	c.overruns[0] += l.udp.Overruns()
 }
 
 // sum adds the live counters to those of what has ended.
@@ -189,10 +207,10 @@ func (t *traffic) sum() (sum carried, waiting int) {
 		waiting += st.out.Waiting()
 	}
 	for _, l := range t.s.listeners {
-		sum.toClient += l.udp.Drops()
+		sum.addListener(l)
 	}
 	for l := range t.s.retired {
-		sum.toClient += l.udp.Drops()
+		sum.addListener(l)
 	}
 	sum.unknownTuple = t.s.table.Strays()
 	return sum, waiting
@@ -212,11 +230,13 @@ func (t *traffic) Collect(ch chan<- prometheus.Metric) {
 		counter(bytesDesc, sum.bytes[i], direction)
 		counter(lostDesc, sum.unpermitted[i], direction, "permission")
 		counter(lostDesc, sum.limited[i], direction, "bandwidth")
+		counter(lostDesc, sum.overruns[i], direction, "kernel")
 	}
 	counter(lostDesc, sum.failed[0], "up", "socket")
 	counter(lostDesc, sum.failed[1]+sum.toClient, "down", "socket")
 	counter(lostDesc, sum.queue, "down", "queue")
 	counter(lostDesc, sum.unknownTuple, "up", "allocation")
+	counter(lostDesc, t.s.unreachable.Load(), "down", "away")
 	gauge(waitingDesc, waiting)
 	for limit := range limitNames {
 		counter(limitDesc, t.s.hits[limit].Load(), limit.String())

@@ -23,6 +23,9 @@ const (
 type fiveTuple struct {
 	transport      Transport
 	client, server netip.AddrPort
+	// away tells the sessions whose connection is lost from each other and from
+	// whoever has the five-tuple now; 0 for a client that is there.
+	away uint64
 }
 
 // client is the way back to whom a message came from.
@@ -47,6 +50,7 @@ type request struct {
 	tuple   fiveTuple
 	from    client
 	session *session // of the five-tuple, nil when there is none
+	resumed *session // of the ticket of a Refresh, if the five-tuple has none
 	realm   string
 	now     time.Time
 	raw     []byte // the message; borrowed like msg
@@ -94,8 +98,11 @@ func (s *Server) process(tuple fiveTuple, from client, p []byte, before looked) 
 		looked:  before,
 	}
 	r.realm = r.set.realmAt(tuple.server)
-	if r.session != nil {
-		r.realm = r.session.realm
+	if r.session == nil {
+		r.resumed = s.ticketed(&msg)
+	}
+	if ses := r.claimed(); ses != nil {
+		r.realm = ses.realm
 	}
 	switch msg.Class {
 	case wire.Request:
@@ -109,6 +116,14 @@ func (s *Server) process(tuple fiveTuple, from client, p []byte, before looked) 
 		s.metrics.dropped.WithLabelValues("response").Inc()
 	}
 	return true
+}
+
+// claimed returns the session that a request is about, its user to be checked.
+func (r *request) claimed() *session {
+	if r.session != nil {
+		return r.session
+	}
+	return r.resumed
 }
 
 // realmAt returns the realm of clients that came in at an address of ours.

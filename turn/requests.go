@@ -17,13 +17,17 @@ const maxPeers = 32
 // owner returns the session a request is about, or answers 437 when the
 // five-tuple has none and 441 when it is another user's (RFC 8656 section 5).
 func (s *Server) owner(r *request) *session {
+	ses := r.claimed()
 	switch {
-	case r.session == nil:
+	case ses == nil:
 		s.refuse(r, 437)
-	case r.session.user != r.user:
+	case ses.user != r.user:
 		s.refuse(r, 441)
 	default:
-		return r.session
+		if r.session != nil && !r.msg.Has(wire.MobilityTicket) {
+			ses.arrived(r.tuple)
+		}
+		return ses
 	}
 	return nil
 }
@@ -77,12 +81,23 @@ func (s *Server) handleRefresh(r *request) {
 		}
 		return
 	}
+	t := ses.at.Load().ticket
+	if next := ses.next.Load(); r.resumed != nil || next != nil && next.tuple == r.tuple {
+		var code int
+		if t, code = s.move(r, ses); code != 0 {
+			s.refuse(r, code)
+			return
+		}
+	}
 	if err := ses.refresh(legs, r.now, wanted); err != nil {
 		s.verdict(r, err)
 		return
 	}
 	b := wire.NewBuilder(wire.Refresh, wire.Success, r.msg.ID)
 	b.AddUint32(wire.Lifetime, uint32(wanted/time.Second))
+	if t != (ticket{}) && r.msg.Has(wire.MobilityTicket) {
+		b.Add(wire.MobilityTicket, t[:])
+	}
 	s.finish(r, b, 0)
 }
 
@@ -252,6 +267,7 @@ func (s *Server) handleSend(r *request) {
 		s.metrics.dropped.WithLabelValues("no allocation").Inc()
 		return
 	}
+	ses.arrived(r.tuple)
 	value, _ := r.msg.Get(wire.XORPeerAddress)
 	peer, ok := r.msg.Address(value)
 	data, hasData := r.msg.Get(wire.DataAttr)

@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/turngate/turngate/turn/relay"
 	"github.com/turngate/turngate/turn/wire"
 )
 
@@ -20,17 +19,18 @@ import (
 type session struct {
 	s         *Server
 	id        string
-	tuple     fiveTuple
 	user      string
 	key       wire.Key
 	algorithm wire.Algorithm // of the key
 	realm     string
-	from      client
 	legs      []*leg // one or two; fixed once started
 	created   time.Time
 	log       *slog.Logger
 
-	source  netip.Prefix // see joined
+	at   atomic.Pointer[place] // changed with s.mu held
+	next atomic.Pointer[place] // where the client is moving to; the same
+
+	source  netip.Prefix // see joined; guarded by s.mu
 	budgets sessionBudgets
 	rates   rates
 
@@ -47,7 +47,10 @@ type session struct {
 func (s *Server) session(t fiveTuple) *session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.sessions[t]
+	if ses := s.sessions[t]; ses != nil {
+		return ses
+	}
+	return s.moving[t]
 }
 
 // end ends the allocation for the reason given. It returns when the relay
@@ -59,11 +62,6 @@ func (ses *session) end(reason string) {
 	}
 }
 
-// path is the five-tuple as the data plane has it.
-func (ses *session) path() relay.Path {
-	return relay.Path{Client: ses.tuple.client, Server: ses.tuple.server}
-}
-
 // ended is called when the last leg is gone.
 func (ses *session) ended() {
 	if ses.removed.Swap(true) {
@@ -73,19 +71,24 @@ func (ses *session) ended() {
 	ses.reason.CompareAndSwap(nil, &expired)
 	s := ses.s
 	s.mu.Lock()
-	if s.sessions[ses.tuple] == ses {
-		delete(s.sessions, ses.tuple)
-		ses.from.closed()
+	if next := ses.next.Load(); next != nil {
+		s.stay(ses, next)
+	}
+	at := ses.at.Load()
+	if s.sessions[at.tuple] == ses {
+		delete(s.sessions, at.tuple)
+		delete(s.tickets, at.ticket)
+		at.from.closed()
 		s.metrics.closed(ses)
 		s.left(ses)
 	}
 	drop(s.perUser, ses.user)
-	drop(s.perAddress, ses.tuple.client.Addr())
+	drop(s.perAddress, at.tuple.client.Addr())
 	close(s.changed)
 	s.changed = make(chan struct{})
 	s.mu.Unlock()
-	if ses.tuple.transport == UDP {
-		s.table.Delete(ses.path(), ses.legs[0].relay)
+	if at.tuple.transport == UDP {
+		s.table.Delete(at.path(), ses.legs[0].relay)
 	}
 
 	sum := ses.traffic()
@@ -124,6 +127,7 @@ type Session struct {
 	Transport   Transport        `json:"transport"`
 	Client      netip.AddrPort   `json:"client"`
 	Server      netip.AddrPort   `json:"server"`
+	Away        bool             `json:"away,omitempty"` // its connection is lost, and it may come back with a ticket
 	User        string           `json:"user"`
 	Relays      []netip.AddrPort `json:"relays"` // one, or one of each family
 	Created     time.Time        `json:"created"`
@@ -167,8 +171,9 @@ func (ses *session) describe() Session {
 	expires := ses.expires
 	ses.mu.Unlock()
 	up, down := ses.rates.last(sum.bytes[0], sum.bytes[1])
+	tuple := ses.at.Load().tuple
 	return Session{
-		ID: ses.id, Transport: ses.tuple.transport, Client: ses.tuple.client, Server: ses.tuple.server,
+		ID: ses.id, Transport: tuple.transport, Client: tuple.client, Server: tuple.server, Away: tuple.away != 0,
 		User: ses.user, Relays: ses.relayed(), Created: ses.created, Expires: expires,
 		Permissions: permits, Channels: channels,
 		BytesUp: sum.bytes[0], BytesDown: sum.bytes[1],

@@ -40,7 +40,7 @@ func (s *Server) ServeConn(conn net.Conn, transport Transport) {
 	set := s.settings.Load()
 	st := &stream{
 		s: s, conn: conn, limits: set.Limits,
-		tuple: fiveTuple{transport, addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())},
+		tuple: fiveTuple{transport: transport, client: addrPort(conn.RemoteAddr()), server: addrPort(conn.LocalAddr())},
 		out:   relay.NewStream(conn, set.Egress),
 	}
 	st.unproven.Store(time.Now().UnixNano())
@@ -60,7 +60,7 @@ func (s *Server) ServeConn(conn net.Conn, transport Transport) {
 	reason := st.serve()
 	conn.Close()
 	if ses := st.session.Load(); ses != nil {
-		ses.end(reason)
+		ses.lost(st.tuple, reason)
 	}
 	st.out.Close()
 	s.forget(st)
@@ -100,6 +100,9 @@ func (st *stream) serve() (reason string) {
 		}
 		st.heard = true
 		if channel, payload, ok := wire.ChannelData(frame); ok {
+			if ses != nil {
+				ses.arrived(st.tuple)
+			}
 			if ses == nil || !ses.forward(channel, payload) {
 				st.s.metrics.dropped.WithLabelValues("no channel").Inc()
 			}

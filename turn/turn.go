@@ -59,6 +59,10 @@ type Options struct {
 	// drains or is full.
 	Alternates []netip.AddrPort
 
+	// Mobility lets clients that ask for it take their allocation to another
+	// address (RFC 8016). Tickets that are out stay good when it is switched off.
+	Mobility bool
+
 	Limits Limits
 	Egress relay.StreamLimits
 
@@ -142,6 +146,8 @@ type Server struct {
 	draining  atomic.Bool
 	turns     atomic.Uint64 // of the alternates
 
+	unreachable atomic.Uint64 // frames for clients that are away
+
 	settings atomic.Pointer[settings]
 
 	mu           sync.Mutex // guards the fields below
@@ -149,7 +155,10 @@ type Server struct {
 	perUser      map[string]int
 	perAddress   map[netip.Addr]int
 	reservations map[[8]byte]*reservation
-	opening      map[fiveTuple]bool           // of Allocates that are being served
+	opening      map[fiveTuple]bool     // of Allocates that are being served
+	moving       map[fiveTuple]*session // that sessions are being moved to
+	tickets      map[ticket]*session
+	away         uint64                       // numbers the sessions without a connection
 	listeners    map[netip.AddrPort]*listener // retired ones are not in it
 	retired      map[*listener]struct{}
 	streams      map[*stream]struct{}
@@ -188,6 +197,8 @@ func New(o Options) (*Server, error) {
 		perAddress:   make(map[netip.Addr]int),
 		reservations: make(map[[8]byte]*reservation),
 		opening:      make(map[fiveTuple]bool),
+		moving:       make(map[fiveTuple]*session),
+		tickets:      make(map[ticket]*session),
 		listeners:    make(map[netip.AddrPort]*listener),
 		retired:      make(map[*listener]struct{}),
 		streams:      make(map[*stream]struct{}),

@@ -48,7 +48,7 @@ func (s *Server) addListener(l *listener) error {
 		if s.listeners[l.udp.Addr()] == l {
 			return // the server stops, and its books stay as they are
 		}
-		s.metrics.traffic.ended.toClient += l.udp.Drops()
+		s.metrics.traffic.ended.addListener(l)
 	})
 	return nil
 }
@@ -74,7 +74,7 @@ func (s *Server) RetireUDP(addr netip.AddrPort) {
 // control handles what is not ChannelData on a bound channel.
 func (l *listener) control(udp *relay.Listener, path relay.Path, p []byte) {
 	from := &datagramClient{l: l, path: path}
-	l.s.handle(fiveTuple{UDP, path.Client, path.Server}, from, p)
+	l.s.handle(fiveTuple{transport: UDP, client: path.Client, server: path.Server}, from, p)
 }
 
 // datagramClient is a UDP client.

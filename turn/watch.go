@@ -70,9 +70,16 @@ func (r *rates) last(up, down uint64) (perSecondUp, perSecondDown float64) {
 // seen until it cannot. s.mu is held.
 func (s *Server) joined(ses *session) {
 	ses.rates.at = ses.created
-	ses.source = limit.Source(ses.tuple.client.Addr())
+	ses.source = limit.Source(ses.at.Load().tuple.client.Addr())
 	s.bans.holders.Acquire(ses.source)
 	s.bandwidth.join(ses)
+}
+
+// resource follows a session to the source of another place. s.mu is held.
+func (s *Server) resource(ses *session) {
+	s.bans.holders.Release(ses.source)
+	ses.source = limit.Source(ses.at.Load().tuple.client.Addr())
+	s.bans.holders.Acquire(ses.source)
 }
 
 func (s *Server) left(ses *session) {

@@ -101,6 +101,7 @@ func turnOptions(cfg *config.Config, addresses []turn.Address, log *slog.Logger)
 	o := turn.Options{
 		Realm:        t.Realm,
 		StrictExpiry: t.StrictExpiry,
+		Mobility:     t.Mobility,
 		Addresses:    addresses,
 		MinPort:      t.MinPort,
 		MaxPort:      t.MaxPort,

@@ -18,6 +18,8 @@ type Listener struct {
 	local netip.AddrPort // what the socket is bound to; may be unspecified
 	table *Table
 	drops atomic.Uint64
+
+	overruns overruns
 }
 
 // Control is given every datagram that the data plane does not forward. p is
@@ -69,7 +71,7 @@ func listener(conn *net.UDPConn, table *Table) (*Listener, error) {
 			return nil, fmt.Errorf("listen on %v: %w", local, err)
 		}
 	}
-	return &Listener{conn: conn, local: local, table: table}, nil
+	return &Listener{conn: conn, local: local, table: table, overruns: overruns{conn: conn}}, nil
 }
 
 // File returns a duplicate of the socket, for Adopt.
@@ -80,6 +82,10 @@ func (l *Listener) Addr() netip.AddrPort { return l.local }
 
 // Drops returns how many datagrams could not be sent to clients.
 func (l *Listener) Drops() uint64 { return l.drops.Load() }
+
+// Overruns returns how many datagrams of clients the kernel dropped because we
+// did not read in time. It asks the kernel.
+func (l *Listener) Overruns() uint64 { return l.overruns.count() }
 
 // Serve reads until Close: ChannelData on a bound channel is forwarded,
 // everything else goes to control. It returns nil after Close; a passing error
@@ -147,4 +153,7 @@ func (d *datagrams) Send(frames [][]byte) {
 
 // Close ends Serve. Allocations whose clients used the socket lose their way
 // to them.
-func (l *Listener) Close() error { return l.conn.Close() }
+func (l *Listener) Close() error {
+	l.overruns.count()
+	return l.conn.Close()
+}

@@ -72,6 +72,8 @@ type Relay struct {
 	egress  atomic.Pointer[Egress]
 	budgets atomic.Pointer[budgets] // nil: no bound
 	stats   Stats
+
+	overruns overruns
 }
 
 // A permission lets one address talk to the client (RFC 8656 section 9).
@@ -98,7 +100,7 @@ const headroom = 4
 
 // New makes a relay of an open socket. Nothing runs until Pump.
 func New(o Options) *Relay {
-	r := &Relay{o: o, done: make(chan struct{})}
+	r := &Relay{o: o, done: make(chan struct{}), overruns: overruns{conn: o.Conn}}
 	r.permits.Store(&map[netip.Addr]*permission{})
 	r.channels.Store(&map[uint16]*binding{})
 	r.peers.Store(&map[netip.AddrPort]*binding{})
@@ -115,6 +117,13 @@ func (r *Relay) Conn() *net.UDPConn { return r.o.Conn }
 
 // Stats returns the live counters.
 func (r *Relay) Stats() *Stats { return &r.stats }
+
+// Overruns returns how many datagrams of peers the kernel dropped because we
+// did not read in time. It asks the kernel.
+func (r *Relay) Overruns() uint64 { return r.overruns.count() }
+
+// SetEgress changes the way to the client, who is somewhere else now.
+func (r *Relay) SetEgress(e Egress) { r.egress.Store(&e) }
 
 // SetNext makes Forward ask another relay of the same client about channels
 // that are not bound here: an allocation may have an address of each family.
@@ -338,6 +347,7 @@ func (r *Relay) Close() error {
 		return nil
 	}
 	r.Revoke(func(netip.AddrPort) bool { return false })
+	r.overruns.count()
 	return r.o.Conn.Close()
 }
 

@@ -21,6 +21,8 @@ type Table struct {
 type shard struct {
 	mu     sync.RWMutex
 	relays map[Path]*Relay
+	// expected are paths whose clients may turn out to have a relay; see Expect.
+	expected map[Path]func()
 }
 
 // Strays returns how many ChannelData messages came from clients without a
@@ -51,6 +53,22 @@ func (t *Table) Set(p Path, r *Relay) {
 	s.mu.Unlock()
 }
 
+// Expect has arrived called when ChannelData comes on a path without a relay,
+// before it is judged: arrived may Set one. nil expects nothing any more.
+func (t *Table) Expect(p Path, arrived func()) {
+	s := t.shard(p)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case arrived == nil:
+		delete(s.expected, p)
+	case s.expected == nil:
+		s.expected = map[Path]func(){p: arrived}
+	default:
+		s.expected[p] = arrived
+	}
+}
+
 // Delete forgets the path if r is still its relay.
 func (t *Table) Delete(p Path, r *Relay) {
 	s := t.shard(p)
@@ -70,8 +88,26 @@ func (t *Table) Forward(path Path, channel uint16, p []byte) bool {
 	r := s.relays[path]
 	s.mu.RUnlock()
 	if r == nil {
-		t.strays.Add(1)
-		return false
+		if r = t.arrive(path); r == nil {
+			t.strays.Add(1)
+			return false
+		}
 	}
 	return r.Forward(channel, p)
+}
+
+// arrive returns the relay of a path that has got one just because something
+// came on it.
+func (t *Table) arrive(path Path) *Relay {
+	s := t.shard(path)
+	s.mu.RLock()
+	arrived := s.expected[path]
+	s.mu.RUnlock()
+	if arrived == nil {
+		return nil
+	}
+	arrived()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.relays[path]
 }

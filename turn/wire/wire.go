@@ -63,6 +63,7 @@ const (
 	AlternateServer       = stun.AttrAlternateServer
 	DraftAdditionalFamily = Attr(0x8032)
 	AddressErrorCode      = Attr(0x8001) // RFC 8656 section 18.12
+	MobilityTicket        = Attr(0x8030) // RFC 8016 section 5
 	DontFragment          = stun.AttrDontFragment
 	ReservationToken      = stun.AttrReservationToken
 	PasswordAlgorithm     = stun.AttrPasswordAlgorithm

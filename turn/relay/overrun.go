@@ -1,0 +1,21 @@
+package relay
+
+import (
+	"net"
+	"sync/atomic"
+)
+
+// overruns counts the datagrams that the kernel dropped because the receive
+// buffer of a socket was full.
+type overruns struct {
+	conn *net.UDPConn
+	last atomic.Uint64
+}
+
+// count asks the kernel, and says what it said last when the socket is closed.
+func (o *overruns) count() uint64 {
+	if n, ok := receiveDrops(o.conn); ok {
+		o.last.Store(n)
+	}
+	return o.last.Load()
+}
