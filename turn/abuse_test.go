@@ -567,7 +567,11 @@ func validMessages(c *tc.Client, peer netip.AddrPort) [][]byte {
 	return [][]byte{
 		tc.NewBuilder(tc.MethodBinding, tc.ClassRequest).Bytes(),
 		signed(tc.MethodAllocate, func(b *tc.Builder) { b.Add(tc.RequestedTransport(tc.TransportUDP), tc.EvenPort(true)) }),
+		signed(tc.MethodAllocate, func(b *tc.Builder) {
+			b.Add(tc.RequestedTransport(tc.TransportUDP), tc.Bytes(tc.AttrMobilityTicket, nil))
+		}),
 		signed(tc.MethodRefresh, func(b *tc.Builder) { b.Add(tc.Lifetime(600)) }),
+		signed(tc.MethodRefresh, func(b *tc.Builder) { b.Add(tc.Bytes(tc.AttrMobilityTicket, make([]byte, 32))) }),
 		signed(tc.MethodCreatePermission, address),
 		signed(tc.MethodChannelBind, func(b *tc.Builder) { b.Add(tc.ChannelNumber(0x4001)); address(b) }),
 		send.Add(tc.String(tc.AttrData, "payload")).Bytes(),
@@ -606,7 +610,7 @@ func mutate(r *rand.Rand, message []byte) []byte {
 // TestMutatedMessages sends thousands of broken messages, the same in every
 // run, from a client with an allocation and from one without.
 func TestMutatedMessages(t *testing.T) {
-	s, addr := start(t, nil)
+	s, addr := start(t, withMobility)
 	r := rand.New(rand.NewPCG(3478, 5349))
 	peer := tc.NewPeer(t, "127.0.0.1")
 	with, _ := site{server: s, network: "udp", addr: addr}.allocated(t)
@@ -1075,7 +1079,7 @@ func TestDrainServesWhatIsThere(t *testing.T) {
 // FuzzDatagram puts arbitrary bodies into signed and unsigned messages and
 // sends arbitrary bytes, from a client with an allocation.
 func FuzzDatagram(f *testing.F) {
-	s, addr := start(f, nil)
+	s, addr := start(f, withMobility)
 	peer := netip.MustParseAddrPort("127.0.0.1:9")
 	c, _ := site{server: s, network: "udp", addr: addr}.allocated(f)
 	for _, m := range validMessages(c, peer) {
@@ -1110,7 +1114,7 @@ func FuzzDatagram(f *testing.F) {
 
 // FuzzStream sends arbitrary bytes over TCP, in two pieces.
 func FuzzStream(f *testing.F) {
-	s, addr := start(f, nil)
+	s, addr := start(f, withMobility)
 	c, _ := site{server: s, network: "udp", addr: addr}.allocated(f)
 	peer := netip.MustParseAddrPort("127.0.0.1:9")
 	var all []byte
