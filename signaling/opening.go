@@ -59,3 +59,6 @@ func Open(parent, ctx context.Context, d *proxy.Dialer, u *proxy.Upstream, heade
 func (o *Opened) Relay(w http.ResponseWriter, r *http.Request, headers *proxy.HeaderPolicy, limit time.Duration) bool {
 	return o.answer.relay(w, r, o.Conn, headers, limit)
 }
+
+// AcceptKey computes Sec-WebSocket-Accept of a client's key.
+func AcceptKey(key string) string { return acceptKey(key) }

@@ -48,7 +48,7 @@ type Dialer struct {
 
 // A Guard is asked before an address is dialled for a host, and may refuse it. The
 // address is the one that is dialled, so an answer of DNS that changes gains nothing;
-// it is the zero AddrPort where a proxy is given the name.
+// it has the port alone where a proxy is given the name.
 type Guard func(host string, to netip.AddrPort) error
 
 // Guarded returns a dialer that asks guard, and shares everything else with d.
@@ -146,8 +146,10 @@ func (d *Dialer) guarded(host string, addrs []string) ([]string, error) {
 	var allowed []string
 	var refused error
 	for _, a := range addrs {
-		to, _ := netip.ParseAddrPort(a) // a name stays the zero value
-		if err := d.guard(host, netip.AddrPortFrom(to.Addr().Unmap(), to.Port())); err == nil {
+		name, port, _ := net.SplitHostPort(a)
+		addr, _ := netip.ParseAddr(name) // a name stays the zero Addr
+		n, _ := strconv.ParseUint(port, 10, 16)
+		if err := d.guard(host, netip.AddrPortFrom(addr.Unmap(), uint16(n))); err == nil {
 			allowed = append(allowed, a)
 		} else if refused == nil {
 			refused = err
