@@ -25,6 +25,8 @@ var mayImport = map[string][]string{
 	"logger":       {"internal/proxy", "internal/limit"},
 	"firewall":     {},
 
+	"signaling/inspect": {"signaling", "internal/proxy", "internal/limit"},
+
 	"turn":           {"turn/wire", "turn/allocator", "turn/relay", "turn/peers", "turn/ports", "turn/offload", "internal/limit"},
 	"turn/wire":      {},
 	"turn/allocator": {"turn/wire"},
