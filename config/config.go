@@ -263,6 +263,24 @@ func (c *Config) UsesTRTC() bool {
 		slices.ContainsFunc(c.Logger, func(r Logger) bool { return r.Preset == PresetTRTC })
 }
 
+// LogRoutes are the routes for plain HTTP requests: those of [[logger]], and one for
+// each watchRTC route of [[signaling]] whose path has none, because that SDK sends
+// its HTTPS requests to the address of its WebSocket.
+func (c *Config) LogRoutes() []Logger {
+	routes := slices.Clone(c.Logger)
+	for _, s := range c.Signaling {
+		taken := slices.ContainsFunc(c.Logger, func(l Logger) bool { return trim(l.Path) == trim(s.Path) })
+		if !IsWatchRTC(s.Preset) || taken {
+			continue
+		}
+		var l Logger
+		l.reset(s.Preset)
+		l.Path, l.Upstream, l.XFF, l.Origins, l.KeepCookies, l.Reach = s.Path, s.Upstream, s.XFF, s.Origins, s.KeepCookies, s.Reach.Reach
+		routes = append(routes, l)
+	}
+	return routes
+}
+
 // File is the name of the file that was loaded, or "".
 func (c *Config) File() string { return c.file }
 

@@ -215,3 +215,34 @@ func TestLoadNamesAFileThatCannotBeRead(t *testing.T) {
 		t.Errorf("a directory: got %q", findings.Error())
 	}
 }
+
+func TestAWatchRTCRouteServesTheRequestsBesideItsSocket(t *testing.T) {
+	cfg := mustLoad(t, `
+[[signaling]]
+preset = "watchrtc-staging-legacy"
+path = "/wr/"
+origins = ["https://app.example.com"]
+dial_timeout = "1s"
+[[signaling]]
+preset = "watchrtc"
+[[signaling]]
+path = "/other"
+upstream = ["https://other.example.com/"]
+[[logger]]
+preset = "watchrtc"
+path = "/watchrtc/"
+max_body = "2MiB"
+`)
+	routes := cfg.LogRoutes()
+	if len(routes) != 2 || routes[0].MaxBody != 2<<20 {
+		t.Fatalf("got %+v, want the route of the file and one for /wr/", routes)
+	}
+	got := routes[1]
+	if got.Path != "/wr/" || got.Upstream[0].String() != "https://watchrtc-staging2.testrtc.com/" || got.XFF != "append" || !got.KeepCookies ||
+		got.MaxBody != 8<<20 || len(got.Origins) != 1 || got.Reach.DialTimeout != Duration(time.Second) || got.Timeout <= 0 {
+		t.Errorf("got %+v, want it like its [[signaling]] route", got)
+	}
+	if len(cfg.Logger) != 1 {
+		t.Errorf("the routes of the file have become %d", len(cfg.Logger))
+	}
+}

@@ -8,14 +8,29 @@ import (
 // Presets are default values for the keys of a route, nothing more: every one
 // of them can be overridden in the route.
 const (
-	PresetTRTC            = "trtc"
-	PresetWatchRTC        = "watchrtc"
-	PresetWatchRTCStaging = "watchrtc-staging"
+	PresetTRTC = "trtc"
+
+	// The environments of watchRTC. SDKs before 1.39.1 know the legacy ones.
+	PresetWatchRTC              = "watchrtc"
+	PresetWatchRTCStaging       = "watchrtc-staging"
+	PresetWatchRTCLegacy        = "watchrtc-legacy"
+	PresetWatchRTCStagingLegacy = "watchrtc-staging-legacy"
 
 	presetWsProxy = "wsproxy" // known, but not available in this version
 )
 
-var presets = []string{PresetTRTC, PresetWatchRTC, PresetWatchRTCStaging}
+var presets = []string{PresetTRTC, PresetWatchRTC, PresetWatchRTCStaging, PresetWatchRTCLegacy, PresetWatchRTCStagingLegacy}
+
+// watchRTC says where each environment of watchRTC is.
+var watchRTC = map[string]string{
+	PresetWatchRTC:              "https://watchrtc-server.cyara.com/",
+	PresetWatchRTCStaging:       "https://watchrtc.spearline.dev/",
+	PresetWatchRTCLegacy:        "https://watchrtc.testrtc.com/",
+	PresetWatchRTCStagingLegacy: "https://watchrtc-staging2.testrtc.com/",
+}
+
+// IsWatchRTC reports whether a preset is for an environment of watchRTC.
+func IsWatchRTC(preset string) bool { return watchRTC[preset] != "" }
 
 // reset gives the route the default values of a preset, or those of a plain
 // route when preset is "" or not known.
@@ -27,9 +42,9 @@ func (r *Signaling) reset(preset string) {
 		r.Upstream = urls("https://signaling.rtc.qq.com/")
 		r.MaxMessage = 1 << 20 // the SDKs send up to 20 kB
 		r.KeepCookies = false
-	case PresetWatchRTC, PresetWatchRTCStaging:
+	case PresetWatchRTC, PresetWatchRTCStaging, PresetWatchRTCLegacy, PresetWatchRTCStagingLegacy:
 		r.Path = "/" + preset
-		r.Upstream = watchRTC(preset)
+		r.Upstream = urls(watchRTC[preset])
 		r.XFF = "append" // the service takes the left-most address for the client
 	}
 }
@@ -42,18 +57,11 @@ func (r *Logger) reset(preset string) {
 	case PresetTRTC:
 		r.Path = "/logger/"
 		r.KeepCookies = false
-	case PresetWatchRTC, PresetWatchRTCStaging:
+	case PresetWatchRTC, PresetWatchRTCStaging, PresetWatchRTCLegacy, PresetWatchRTCStagingLegacy:
 		r.Path = "/" + preset
-		r.Upstream = watchRTC(preset)
+		r.Upstream = urls(watchRTC[preset])
 		r.XFF = "append"
 	}
-}
-
-func watchRTC(preset string) []*url.URL {
-	if preset == PresetWatchRTCStaging {
-		return urls("https://watchrtc.spearline.dev/")
-	}
-	return urls("https://watchrtc-server.cyara.com/")
 }
 
 // urls parses what this package wrote itself.

@@ -36,6 +36,12 @@ func (c *checker) signaling() {
 		if r.Preset == PresetTRTC && r.IdleTimeout > 0 && r.IdleTimeout < sdk {
 			c.warn(child(at, "idle_timeout"), fmt.Sprintf("%s cuts idle clients that the TRTC SDK keeps for an hour", r.IdleTimeout), `write "0s" for none, or at least "3700s"`)
 		}
+		if IsWatchRTC(r.Preset) && r.IdleTimeout > 0 && r.IdleTimeout < Duration(5*time.Minute) {
+			c.warn(child(at, "idle_timeout"), fmt.Sprintf("%s cuts clients of watchRTC, which keep no connection alive", r.IdleTimeout), `write "0s" for none, or at least "5m"`)
+		}
+		if IsWatchRTC(r.Preset) && r.MaxMessage > 0 && r.MaxMessage < 1<<20 {
+			c.warn(child(at, "max_message"), fmt.Sprintf("%s cuts clients of watchRTC that send the statistics of a long call", r.MaxMessage), `write at least "1MiB"`)
+		}
 	}
 }
 
@@ -51,6 +57,8 @@ func (c *checker) logger() {
 		c.reach(at, r.Reach)
 		if r.MaxBody == 0 {
 			c.err(child(at, "max_body"), "0 refuses every report", `write a size like "8MiB"`)
+		} else if IsWatchRTC(r.Preset) && r.MaxBody < 1<<20 {
+			c.warn(child(at, "max_body"), fmt.Sprintf("%s is less than watchRTC may send", r.MaxBody), `write at least "1MiB"`)
 		}
 	}
 }

@@ -51,6 +51,10 @@ type Route struct {
 	Wait         time.Duration // for the upstream's answer, and longest pause within it; 10 s
 	WriteTimeout time.Duration // longest pause of a client that reads the answer; 30 s
 
+	// KeepCORS leaves the CORS fields of a 5xx as they are, for clients that do not take a
+	// readable error for a delivery.
+	KeepCORS bool
+
 	// Repeatable says that a request may reach the upstream twice: one whose connection
 	// ended before the answer is then sent again. Log reports are repeatable.
 	Repeatable bool
@@ -157,11 +161,12 @@ type route struct {
 	wait         time.Duration
 	writeTimeout time.Duration
 	repeatable   bool
+	keepCORS     bool
 }
 
 func newRoute(o *Route) (*route, error) {
 	rt := &route{
-		name: o.Path, headers: o.Headers, appIDs: proxy.NewAppIDs(o.SDKAppIDs), repeatable: o.Repeatable,
+		name: o.Path, headers: o.Headers, appIDs: proxy.NewAppIDs(o.SDKAppIDs), repeatable: o.Repeatable, keepCORS: o.KeepCORS,
 		maxBody: o.MaxBody, readTimeout: o.ReadTimeout, wait: o.Wait, writeTimeout: o.WriteTimeout,
 	}
 	if rt.maxBody == 0 {

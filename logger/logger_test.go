@@ -94,6 +94,21 @@ func to(u *testnet.Upstream) Route {
 	return Route{Path: "/logger/", Upstreams: []string{"http://" + u.Addr}}
 }
 
+func TestKeepCORSLeavesWhatAnUpstreamSaysOfItsErrors(t *testing.T) {
+	u, _ := recorder(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	for keep, want := range map[bool]string{true: "*", false: ""} {
+		route := to(u)
+		route.KeepCORS = keep
+		resp := serve(t, route).raw(t, "GET", "GET /logger/ HTTP/1.1\r\nHost: h\r\n\r\n", nil)
+		if got := resp.Header.Get("Access-Control-Allow-Origin"); got != want || resp.StatusCode != 503 {
+			t.Errorf("KeepCORS %v: %d with %q, want 503 with %q", keep, resp.StatusCode, got, want)
+		}
+	}
+}
+
 func TestReportReachesTheUpstream(t *testing.T) {
 	u, got := recorder(t, nil)
 	h := serve(t, to(u))

@@ -269,24 +269,29 @@ func trtcUnified(s site, opt clientOptions, now time.Time) (string, error) {
 	return warning(cred) + trtcForm(s, params, &cred, opt.v4), nil
 }
 
+// watchRTCEnvironments are the presets with what the SDK puts before the key, and
+// what a reader should know.
+var watchRTCEnvironments = []struct{ preset, key, about string }{
+	{config.PresetWatchRTC, "", "production"},
+	{config.PresetWatchRTCStaging, "staging:", "staging"},
+	{config.PresetWatchRTCLegacy, "", "production of SDKs before 1.39.1"},
+	{config.PresetWatchRTCStagingLegacy, "staging:", "staging of SDKs before 1.39.1"},
+}
+
 // watchRTCSnippet names the route of each environment. The SDK spells the
 // parameter proxyUrl and puts nothing between it and its query.
 func watchRTCSnippet(s site, _ clientOptions, _ time.Time) (string, error) {
 	var b strings.Builder
-	for _, preset := range []string{config.PresetWatchRTC, config.PresetWatchRTCStaging} {
-		i := slices.IndexFunc(s.cfg.Signaling, func(r config.Signaling) bool { return r.Preset == preset })
-		if i < 0 {
-			continue
+	for _, e := range watchRTCEnvironments {
+		for _, r := range s.cfg.Signaling {
+			if r.Preset == e.preset {
+				fmt.Fprintf(&b, "// %s: %s\nwatchRTC.init({\n  rtcApiKey: %s,\n  rtcRoomId: 'YOUR_ROOM',\n  rtcPeerId: 'YOUR_PEER',\n  proxyUrl: %s,\n});\n",
+					e.preset, e.about, js(e.key+"YOUR_API_KEY"), js("wss://"+s.web()+trimSlash(r.Path)))
+			}
 		}
-		key := "YOUR_API_KEY"
-		if preset == config.PresetWatchRTCStaging {
-			key = "staging:" + key
-		}
-		fmt.Fprintf(&b, "// %s\nwatchRTC.init({\n  rtcApiKey: %s,\n  rtcRoomId: 'YOUR_ROOM',\n  rtcPeerId: 'YOUR_PEER',\n  proxyUrl: %s,\n});\n",
-			preset, js(key), js("wss://"+s.web()+trimSlash(s.cfg.Signaling[i].Path)))
 	}
 	if b.Len() == 0 {
-		return "", errors.New(`no route has preset "watchrtc"; add [[signaling]] and [[logger]] with it`)
+		return "", errors.New(`no route has preset "watchrtc"; add [[signaling]] with it`)
 	}
 	return b.String(), nil
 }

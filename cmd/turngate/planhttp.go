@@ -4,7 +4,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"slices"
 	"time"
 
 	"github.com/turngate/turngate/config"
@@ -19,7 +18,7 @@ import (
 func (a *app) signalingOptions(cfg *config.Config, d dialers) (signaling.Options, error) {
 	o := signaling.Options{Log: a.log}
 	logs := make(map[string]bool)
-	for _, r := range cfg.Logger {
+	for _, r := range cfg.LogRoutes() {
 		logs[trimSlash(r.Path)] = true
 	}
 	for _, r := range cfg.Signaling {
@@ -151,11 +150,11 @@ func loggerOptions(cfg *config.Config, d dialers, log *slog.Logger) (logger.Opti
 			unified = cfg.Logger[i]
 		}
 	}
-	routes := cfg.Logger
+	routes := cfg.LogRoutes()
 	if cfg.UsesTRTC() && cfg.TRTC.Unified != "" {
 		unified.Path, unified.Preset = cfg.TRTC.Unified, config.PresetTRTC
 		unified.Origins, unified.SDKAppIDs = cfg.TRTC.Origins, cfg.TRTC.SDKAppIDs
-		routes = append(slices.Clone(routes), unified)
+		routes = append(routes, unified)
 	}
 	for _, r := range routes {
 		dialer, err := d.get(r.Reach)
@@ -170,6 +169,7 @@ func loggerOptions(cfg *config.Config, d dialers, log *slog.Logger) (logger.Opti
 			MaxBody:    int64(r.MaxBody),
 			Wait:       time.Duration(r.Timeout),
 			Repeatable: r.Preset == config.PresetTRTC,
+			KeepCORS:   config.IsWatchRTC(r.Preset),
 			Origins:    r.Origins,
 			SDKAppIDs:  r.SDKAppIDs,
 		})

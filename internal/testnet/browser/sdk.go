@@ -15,6 +15,9 @@ import (
 const (
 	V5Version = "5.17.1"  // trtc-sdk-v5
 	V4Version = "4.15.22" // trtc-js-sdk
+
+	WatchRTCVersion       = "1.43.1" // @testrtc/watchrtc-sdk
+	WatchRTCLegacyVersion = "1.30.4" // the same, with the hosts of its time
 )
 
 // OpenV5 opens the page that holds trtc-sdk-v5, OpenV4 the one with
@@ -27,14 +30,22 @@ func (b *Browser) OpenV4(tb testing.TB) *Page { return b.openSDK(tb, "v4.html") 
 
 func (b *Browser) openSDK(tb testing.TB, page string) *Page {
 	tb.Helper()
-	dir := sdks(tb)
+	dir := packages(tb, "trtc-"+V5Version+"-"+V4Version, "trtc-sdk-v5@"+V5Version, "trtc-js-sdk@"+V4Version)
 	b.web.serve("/sdk/v5.js", filepath.Join(dir, "node_modules", "trtc-sdk-v5", "trtc.js"))
 	b.web.serve("/sdk/v4.js", filepath.Join(dir, "node_modules", "trtc-js-sdk", "trtc.js"))
 	return b.Open(tb, page)
 }
 
-// sdks returns a folder with both packages installed.
-func sdks(tb testing.TB) string {
+// OpenWatchRTC opens the page that holds a version of the watchRTC SDK.
+func (b *Browser) OpenWatchRTC(tb testing.TB, version string) *Page {
+	tb.Helper()
+	dir := packages(tb, "watchrtc-"+version, "@testrtc/watchrtc-sdk@"+version)
+	b.web.serve("/sdk/watchrtc-"+version+".js", filepath.Join(dir, "node_modules", "@testrtc", "watchrtc-sdk", "lib", "index.js"))
+	return b.Open(tb, "watchrtc.html?"+version)
+}
+
+// packages returns a folder of the user's cache with npm packages installed.
+func packages(tb testing.TB, name string, specs ...string) string {
 	tb.Helper()
 	testnet.Need(tb, "npm")
 	cache, err := os.UserCacheDir()
@@ -42,7 +53,7 @@ func sdks(tb testing.TB) string {
 		tb.Fatalf("cache folder: %v", err)
 	}
 	base := filepath.Join(cache, "turngate-test")
-	dir := filepath.Join(base, "trtc-"+V5Version+"-"+V4Version)
+	dir := filepath.Join(base, name)
 	if _, err := os.Stat(dir); err == nil {
 		return dir
 	}
@@ -55,8 +66,8 @@ func sdks(tb testing.TB) string {
 		tb.Fatalf("cache folder: %v", err)
 	}
 	defer os.RemoveAll(tmp)
-	cmd := exec.CommandContext(tb.Context(), "npm", "install", "--prefix", tmp, "--ignore-scripts", "--no-audit", "--no-fund", "--save-exact",
-		"trtc-sdk-v5@"+V5Version, "trtc-js-sdk@"+V4Version)
+	args := append([]string{"install", "--prefix", tmp, "--ignore-scripts", "--no-audit", "--no-fund", "--save-exact"}, specs...)
+	cmd := exec.CommandContext(tb.Context(), "npm", args...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		reason := fmt.Sprintf("npm install of the SDKs: %v\n%s", err, out)
 		if testnet.Must("npm") {
