@@ -202,7 +202,8 @@ type Signaling struct {
 	MaxMessage      Size       `toml:"max_message" reload:"live"`  // 0: no limit
 	KeepCookies     bool       `toml:"keep_cookies" reload:"live"` // Cookie and Authorization
 	KeepUnderscores bool       `toml:"keep_underscores" reload:"live"`
-	Reach           Upstream   // its keys stand in the route's own table
+	Inspection                 // its keys stand in the route's own table
+	Reach           Upstream   // its keys too
 }
 
 // Logger is a route for log reports: plain HTTP requests.

@@ -51,6 +51,7 @@ func fill(cfg *Config, d *decoder) {
 		inheritLists(cfg, d, element("logger", i), r.Preset, &r.SDKAppIDs, &r.Origins)
 	}
 	derive(cfg, d)
+	deriveMode(cfg, d)
 }
 
 // fillOrigins notes for each value whether the file, a preset or the default
@@ -84,8 +85,12 @@ func fillOrigins(cfg *Config, d *decoder) {
 // every route has.
 func presetOrigin(l leaf, routes reflect.Value, list string, unset reflect.Value) Origin {
 	for i := range routes.Len() {
-		if !strings.HasPrefix(l.key, element(list, i)+".") {
+		key, within := strings.CutPrefix(l.key, element(list, i)+".")
+		if !within {
 			continue
+		}
+		if strings.Contains(key, ".") { // of a table in the route: no preset has one
+			break
 		}
 		preset := routes.Index(i).FieldByName("Preset").String()
 		if preset != "" && l.name != "preset" && !reflect.DeepEqual(l.value.Interface(), unset.FieldByIndex(l.index).Interface()) {

@@ -16,10 +16,13 @@ const (
 	PresetWatchRTCLegacy        = "watchrtc-legacy"
 	PresetWatchRTCStagingLegacy = "watchrtc-staging-legacy"
 
-	presetWsProxy = "wsproxy" // known, but not available in this version
+	PresetWsProxy = "wsproxy" // of WebSocket routes only
 )
 
-var presets = []string{PresetTRTC, PresetWatchRTC, PresetWatchRTCStaging, PresetWatchRTCLegacy, PresetWatchRTCStagingLegacy}
+var (
+	loggerPresets    = []string{PresetTRTC, PresetWatchRTC, PresetWatchRTCStaging, PresetWatchRTCLegacy, PresetWatchRTCStagingLegacy}
+	signalingPresets = append(loggerPresets[:len(loggerPresets):len(loggerPresets)], PresetWsProxy)
+)
 
 // watchRTC says where each environment of watchRTC is.
 var watchRTC = map[string]string{
@@ -35,7 +38,7 @@ func IsWatchRTC(preset string) bool { return watchRTC[preset] != "" }
 // reset gives the route the default values of a preset, or those of a plain
 // route when preset is "" or not known.
 func (r *Signaling) reset(preset string) {
-	*r = Signaling{Preset: preset, XFF: "replace", Answer: "standard", MaxMessage: 16 << 20, KeepCookies: true}
+	*r = Signaling{Preset: preset, XFF: "replace", Answer: "standard", MaxMessage: 16 << 20, KeepCookies: true, Inspection: inspection()}
 	switch preset {
 	case PresetTRTC:
 		r.Path = "/ws/"
@@ -46,6 +49,10 @@ func (r *Signaling) reset(preset string) {
 		r.Path = "/" + preset
 		r.Upstream = urls(watchRTC[preset])
 		r.XFF = "append" // the service takes the left-most address for the client
+	case PresetWsProxy:
+		r.Path = "/"
+		r.Mode = ModeHeaders
+		r.MaxMessage, r.MaxUpstreamMessage = 64<<20, 64<<20 // the headers say less
 	}
 }
 

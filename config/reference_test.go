@@ -11,7 +11,7 @@ import (
 
 // uncommented is the reference file with the keys that are not set by default.
 func uncommented() string {
-	return regexp.MustCompile(`(?m)^#(\[|[a-z_]+ = )`).ReplaceAllString(Reference, "$1")
+	return regexp.MustCompile(`(?m)^#(\[|[a-z0-9_]+ = )`).ReplaceAllString(Reference, "$1")
 }
 
 func TestTheReferenceFileNamesEveryKeyAndNoOther(t *testing.T) {

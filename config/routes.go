@@ -22,13 +22,14 @@ type claim struct {
 func (c *checker) signaling() {
 	for i, r := range c.cfg.Signaling {
 		at := element("signaling", i)
-		c.preset(at, r.Preset)
+		c.preset(at, r.Preset, signalingPresets)
 		c.upstreams(child(at, "upstream"), r.Upstream)
-		if len(r.Upstream) == 0 && !c.faulty(child(at, "preset")) {
+		if len(r.Upstream) == 0 && r.Mode != ModeHeaders && !c.faulty(child(at, "preset")) {
 			c.err(child(at, "upstream"), "the route leads nowhere", `write upstream = ["https://host/path"], or a preset`)
 		}
 		c.originList(child(at, "origins"), r.Origins)
 		c.reach(at, r.Reach.Reach)
+		c.inspection(at, r)
 		if r.Answer == "qrator" {
 			c.err(child(at, "answer"), `"qrator" is not available in this version`, `write "standard"`)
 		}
@@ -48,7 +49,7 @@ func (c *checker) signaling() {
 func (c *checker) logger() {
 	for i, r := range c.cfg.Logger {
 		at := element("logger", i)
-		c.preset(at, r.Preset)
+		c.preset(at, r.Preset, loggerPresets)
 		c.upstreams(child(at, "upstream"), r.Upstream)
 		if len(r.Upstream) == 0 && r.Preset != PresetTRTC && !c.faulty(child(at, "preset")) {
 			c.err(child(at, "upstream"), "the route leads nowhere", `write upstream = ["https://host/path"], or a preset`)
@@ -138,18 +139,15 @@ func badPath(path string) string {
 	return ""
 }
 
-func (c *checker) preset(route, preset string) {
-	switch key := child(route, "preset"); {
-	case preset == "" || slices.Contains(presets, preset):
-	case preset == presetWsProxy:
-		c.err(key, `"wsproxy" is not available in this version`, "remove the route")
-	default:
-		fix := "write " + oneOf(presets)
-		if s := closest(preset, presets); s != "" {
-			fix = fmt.Sprintf("did you mean %q?", s)
-		}
-		c.err(key, fmt.Sprintf("%q is not a preset", preset), fix)
+func (c *checker) preset(route, preset string, known []string) {
+	if preset == "" || slices.Contains(known, preset) {
+		return
 	}
+	fix := "write " + oneOf(known)
+	if s := closest(preset, known); s != "" {
+		fix = fmt.Sprintf("did you mean %q?", s)
+	}
+	c.err(child(route, "preset"), fmt.Sprintf("%q is not a preset", preset), fix)
 }
 
 func (c *checker) upstreams(key string, list []*url.URL) {

@@ -78,7 +78,7 @@ func (a *app) status() Status {
 		LastReload:   a.reloads.last(),
 		Certificates: a.certs.State(),
 		Connections:  a.httpsCaps.Open() + a.turnCaps.Open(),
-		WebSockets:   a.signaling.Count(),
+		WebSockets:   a.webSockets(),
 		Allocations:  a.turn.Allocations(),
 		FreePorts:    a.turn.FreePorts(),
 		Bans:         len(a.turn.Bans()),
@@ -121,6 +121,13 @@ func (a *app) kick(k KickRequest) (any, error) {
 	for _, s := range a.signaling.Sessions() {
 		if k.ID != "" && wssID(s.ID) == k.ID || addr.IsValid() && s.Client == addr {
 			if a.signaling.Kick(s.ID) {
+				n++
+			}
+		}
+	}
+	for _, s := range a.inspect.Sessions() {
+		if k.ID != "" && inspectedID(s.ID) == k.ID || addr.IsValid() && s.Client == addr {
+			if a.inspect.Kick(s.ID) {
 				n++
 			}
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/turngate/turngate/internal/edge"
 	"github.com/turngate/turngate/logger"
 	"github.com/turngate/turngate/signaling"
+	"github.com/turngate/turngate/signaling/inspect"
 	"github.com/turngate/turngate/turn"
 	"github.com/turngate/turngate/turn/relay"
 )
@@ -35,6 +36,7 @@ type app struct {
 	iceLimits   *iceLimits
 	turn        *turn.Server
 	signaling   *signaling.Server
+	inspect     *inspect.Server
 	logger      *logger.Server
 	http        *http.Server
 	handler     atomic.Pointer[http.Handler]
@@ -84,6 +86,7 @@ func newApp(cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (*app, e
 	a.registry.MustRegister(a.reloads.collector(), a.edgeMetrics, a.iceLimits.answers, edge.CertificateMetrics(a.certs))
 	a.registry.MustRegister(a.turn.Collectors()...)
 	a.registry.MustRegister(a.signaling.Collectors()...)
+	a.registry.MustRegister(a.inspect.Collectors()...)
 	a.registry.MustRegister(a.logger.Collectors()...)
 	return a, nil
 }
@@ -99,6 +102,9 @@ func (a *app) open(p *plan) error {
 		return err
 	}
 	if a.signaling, err = signaling.New(p.signaling); err != nil {
+		return err
+	}
+	if a.inspect, err = inspect.New(p.inspect); err != nil {
 		return err
 	}
 	if a.turn, err = turn.New(p.turn); err != nil {
@@ -126,6 +132,7 @@ func (a *app) swap(p *plan, next *opened) {
 	must(a.turn.Reconfigure(p.turn))
 	must(a.logger.Reconfigure(p.logger))
 	must(a.signaling.Reconfigure(p.signaling))
+	must(a.inspect.Reconfigure(p.inspect))
 	a.httpsCaps.Set(caps(p.cfg.HTTPS.MaxConnections, p.cfg.HTTPS.MaxConnectionsPerAddress))
 	a.turnCaps.Set(caps(p.cfg.HTTPS.MaxConnections, p.cfg.TURN.Limits.ConnectionsPerAddress))
 	h := a.routes(p)
@@ -193,9 +200,12 @@ func (a *app) serve(ctx context.Context, now <-chan struct{}) error {
 func (a *app) alive() error {
 	a.turn.Allocations()
 	a.turn.FreePorts()
-	a.signaling.Count()
+	a.webSockets()
 	return nil
 }
+
+// webSockets counts the open ones, tunnels and inspected.
+func (a *app) webSockets() int { return a.signaling.Count() + a.inspect.Count() }
 
 // drain ends the work of the app in good order.
 func (a *app) drain(now <-chan struct{}) {
@@ -203,7 +213,7 @@ func (a *app) drain(now <-chan struct{}) {
 	websockets, allocations := a.drains.limits(cfg)
 	limit := max(websockets, allocations) + 5*time.Second
 	a.draining.Store(true)
-	a.log.Info("draining", "sessions", a.signaling.Count(), "allocations", a.turn.Allocations(), "limit", limit)
+	a.log.Info("draining", "sessions", a.webSockets(), "allocations", a.turn.Allocations(), "limit", limit)
 	notify(admin.NotifyStopping("draining", limit), a.log)
 	fresh, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -213,6 +223,11 @@ func (a *app) drain(now <-chan struct{}) {
 	wg.Go(func() {
 		if err := a.signaling.Drain(fresh, websockets); err != nil {
 			a.log.Warn("signaling sessions were cut", "err", err)
+		}
+	})
+	wg.Go(func() {
+		if err := a.inspect.Drain(fresh, websockets); err != nil {
+			a.log.Warn("inspected sessions were cut", "err", err)
 		}
 	})
 	wg.Go(func() {

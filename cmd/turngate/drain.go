@@ -94,7 +94,7 @@ func (a *app) drainReport() *DrainReport {
 	if until.IsZero() {
 		return nil
 	}
-	return &DrainReport{until, a.signaling.Count(), a.turn.Allocations()}
+	return &DrainReport{until, a.webSockets(), a.turn.Allocations()}
 }
 
 func newDrainCommand(io streams) *cobra.Command {

@@ -97,6 +97,10 @@ func (a *app) routes(p *plan) http.Handler {
 		taken[trimSlash(r.Path)] = true
 		add(r.Path, a.signaling)
 	}
+	for _, r := range p.inspect.Routes {
+		taken[trimSlash(r.Path)] = true
+		add(r.Path, a.inspect)
+	}
 	if s := p.signaling.Schedule; s != nil {
 		for _, path := range []string{s.Path, s.Unified} {
 			if path != "" {

@@ -14,6 +14,7 @@ import (
 	"github.com/turngate/turngate/internal/proxy"
 	"github.com/turngate/turngate/logger"
 	"github.com/turngate/turngate/signaling"
+	"github.com/turngate/turngate/signaling/inspect"
 	"github.com/turngate/turngate/turn"
 	"github.com/turngate/turngate/turn/peers"
 	"github.com/turngate/turngate/turn/relay"
@@ -27,6 +28,7 @@ type plan struct {
 	certs     []edge.Pair
 	turn      turn.Options
 	signaling signaling.Options
+	inspect   inspect.Options
 	logger    logger.Options
 	databases []database
 	ice       *iceAPI // nil: not served
@@ -64,10 +66,14 @@ func (a *app) newPlan(cfg *config.Config) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.inspect, err = a.inspectOptions(cfg, dialers); err != nil {
+		return nil, err
+	}
 	// The rooms' own checks, on servers that serve nothing.
 	_, signalingErr := signaling.New(p.signaling)
+	_, inspectErr := inspect.New(p.inspect)
 	_, loggerErr := logger.New(p.logger)
-	return p, errors.Join(signalingErr, loggerErr)
+	return p, errors.Join(signalingErr, inspectErr, loggerErr)
 }
 
 // certificates returns the files of the certificate, made here when none is

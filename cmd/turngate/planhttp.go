@@ -22,6 +22,9 @@ func (a *app) signalingOptions(cfg *config.Config, d dialers) (signaling.Options
 		logs[trimSlash(r.Path)] = true
 	}
 	for _, r := range cfg.Signaling {
+		if r.Mode != config.ModeTunnel {
+			continue // see inspectOptions
+		}
 		route, err := signalingRoute(cfg, r, d)
 		if err != nil {
 			return o, err

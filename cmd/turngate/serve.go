@@ -124,6 +124,7 @@ func (a *app) close() {
 	a.closeMetrics()
 	a.turn.Close()
 	a.signaling.Close()
+	a.inspect.Close()
 }
 
 // banner is what an operator sees at the start: what runs where, what to paste

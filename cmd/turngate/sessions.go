@@ -34,6 +34,9 @@ type Session struct {
 	BytesUp   uint64      `json:"bytes_up"`
 	BytesDown uint64      `json:"bytes_down"`
 
+	// Of inspected WebSockets only: what hooks call it.
+	Connection string `json:"connection,omitempty"`
+
 	// Of TURN sessions only. Rates are bytes a second, the mean of the last
 	// seconds.
 	RateUp      float64 `json:"rate_up,omitempty"`
@@ -180,6 +183,12 @@ func (a *app) sessions() []Session {
 			To: s.Upstream, Opened: s.Opened, BytesUp: s.ToUpstream, BytesDown: s.ToClient,
 		})
 	}
+	for _, s := range a.inspect.Sessions() {
+		all = append(all, Session{
+			ID: inspectedID(s.ID), Kind: "wss", Transport: "tls", Client: s.Client.String(), Route: s.Route, Connection: s.Connection,
+			To: s.Upstream, Opened: s.Opened, BytesUp: s.ToUpstream, BytesDown: s.ToClient,
+		})
+	}
 	slices.SortFunc(all, func(x, y Session) int { return x.Opened.Compare(y.Opened) })
 	return all
 }
@@ -192,8 +201,9 @@ func joined(addrs []netip.AddrPort) string {
 	return strings.Join(all, " ")
 }
 
-// wssID keeps the ids of the two kinds apart.
-func wssID(id uint64) string { return "w" + strconv.FormatUint(id, 10) }
+// wssID and inspectedID keep the ids of the kinds apart.
+func wssID(id uint64) string       { return "w" + strconv.FormatUint(id, 10) }
+func inspectedID(id uint64) string { return "i" + strconv.FormatUint(id, 10) }
 
 func newSessionsCommand(io streams) *cobra.Command {
 	var f sessionFilter
