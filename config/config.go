@@ -55,12 +55,6 @@ type Config struct {
 	origins map[string]Origin
 }
 
-// TLS names the certificate. Both keys empty: self-signed, kept in StateDir.
-type TLS struct {
-	Cert string `toml:"cert" reload:"live"`
-	Key  string `toml:"key" reload:"live"`
-}
-
 // HTTPS is the listener for wss, https and TURN over TLS or TCP.
 type HTTPS struct {
 	Listen                   []ListenAddr   `toml:"listen" reload:"live"`
@@ -290,6 +284,10 @@ func base() *Config {
 	seconds := func(n int) Duration { return Duration(time.Duration(n) * time.Second) }
 	return &Config{
 		Layout: External,
+		TLS: TLS{
+			Mode: TLSAuto,
+			ACME: ACME{Challenges: []string{ChallengeTLS}, HTTPListen: Listen(netip.Addr{}, 80)},
+		},
 		HTTPS: HTTPS{
 			Listen:                   []ListenAddr{Listen(netip.Addr{}, 443)},
 			MaxConnections:           20000,

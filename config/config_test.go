@@ -200,8 +200,8 @@ origins = ["https://app.example.com"]
 
 func TestRelativePathsStartAtTheFile(t *testing.T) {
 	cfg, _ := LoadBytes("/etc/turngate/turngate.toml", []byte("[tls]\ncert = \"tls/c.pem\"\nkey = \"/k.pem\""), machine(nil, nil))
-	if got := cfg.TLS; got != (TLS{"/etc/turngate/tls/c.pem", "/k.pem"}) {
-		t.Errorf("got %v", got)
+	if got, want := cfg.TLS.Pairs(), [][2]string{{"/etc/turngate/tls/c.pem", "/k.pem"}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

@@ -17,7 +17,7 @@ func CheckFiles(cfg *Config, env Env) Findings {
 			r.pos[key] = o.Line
 		}
 	}
-	r.certificate(cfg, env)
+	r.certificates(cfg, env)
 	seen := map[string]bool{}
 	authorities := func(key, path string) {
 		if path == "" || seen[path] {
@@ -27,6 +27,9 @@ func CheckFiles(cfg *Config, env Env) Findings {
 		if data := r.read(key, path, env); data != nil && !x509.NewCertPool().AppendCertsFromPEM(data) {
 			r.err(key, fmt.Sprintf("%q holds no certificate", path), "name a file with PEM certificates")
 		}
+	}
+	if cfg.TLS.Source() == TLSACME {
+		authorities("tls.acme.ca_root", cfg.TLS.ACME.CARoot)
 	}
 	authorities("upstream.ca", cfg.Upstream.CA)
 	for i := range cfg.Signaling {
@@ -39,34 +42,45 @@ func CheckFiles(cfg *Config, env Env) Findings {
 	return r.findings
 }
 
-func (r *report) certificate(cfg *Config, env Env) {
-	if cfg.TLS.Cert == "" || cfg.TLS.Key == "" {
+// certificates looks at every pair that the server serves itself.
+func (r *report) certificates(cfg *Config, env Env) {
+	if cfg.TLS.Source() != TLSFiles {
 		return
 	}
-	cert := r.read("tls.cert", cfg.TLS.Cert, env)
-	key := r.read("tls.key", cfg.TLS.Key, env)
+	named := false // one of the certificates is for the domain
+	for i, pair := range cfg.TLS.Pairs() {
+		leaf := r.certificate(r.listKey("tls.cert", i), r.listKey("tls.key", i), pair, env)
+		named = named || leaf == nil || leaf.VerifyHostname(cfg.Domain) == nil
+	}
+	if cfg.Domain != "" && !named {
+		r.warn(r.listKey("tls.cert", 0), fmt.Sprintf("the certificate is not for %q", cfg.Domain), "get one for the domain")
+	}
+}
+
+// certificate returns the certificate of a pair that can be used, or nil.
+func (r *report) certificate(certKey, keyKey string, pair [2]string, env Env) *x509.Certificate {
+	cert := r.read(certKey, pair[0], env)
+	key := r.read(keyKey, pair[1], env)
 	if key != nil {
-		if _, mode, _ := env.readFile(cfg.TLS.Key); mode.Perm()&0o004 != 0 {
-			r.warn("tls.key", "everybody on this machine can read the key", "chmod 0600 "+cfg.TLS.Key)
+		if _, mode, _ := env.readFile(pair[1]); mode.Perm()&0o004 != 0 {
+			r.warn(keyKey, "everybody on this machine can read the key", "chmod 0600 "+pair[1])
 		}
 	}
 	if cert == nil || key == nil {
-		return
+		return nil
 	}
-	pair, err := tls.X509KeyPair(cert, key)
+	both, err := tls.X509KeyPair(cert, key)
 	if err != nil {
-		r.err("tls.cert", fmt.Sprintf("certificate and key cannot be used together: %v", err), "name the PEM files of one pair")
-		return
+		r.err(certKey, fmt.Sprintf("certificate and key cannot be used together: %v", err), "name the PEM files of one pair")
+		return nil
 	}
-	switch left := time.Until(pair.Leaf.NotAfter); {
+	switch left := time.Until(both.Leaf.NotAfter); {
 	case left <= 0:
-		r.warn("tls.cert", "the certificate ended on "+pair.Leaf.NotAfter.Format(time.DateOnly), "renew it")
+		r.warn(certKey, "the certificate ended on "+both.Leaf.NotAfter.Format(time.DateOnly), "renew it")
 	case left < 14*24*time.Hour:
-		r.warn("tls.cert", "the certificate ends on "+pair.Leaf.NotAfter.Format(time.DateOnly), "renew it")
+		r.warn(certKey, "the certificate ends on "+both.Leaf.NotAfter.Format(time.DateOnly), "renew it")
 	}
-	if cfg.Domain != "" && pair.Leaf.VerifyHostname(cfg.Domain) != nil {
-		r.warn("tls.cert", fmt.Sprintf("the certificate is not for %q", cfg.Domain), "get one for the domain")
-	}
+	return both.Leaf
 }
 
 // read returns the contents of a file, or nil with a warning.

@@ -133,6 +133,14 @@ func (r *report) faulty(key string) bool {
 	})
 }
 
+// listKey names the i-th element of a list that may be written as one value.
+func (r *report) listKey(key string, i int) string {
+	if _, ok := r.pos[element(key, 0)]; ok {
+		return element(key, i)
+	}
+	return key
+}
+
 // wrong is why a value cannot be read, and how it should be written.
 type wrong struct{ what, fix string }
 

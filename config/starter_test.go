@@ -34,7 +34,7 @@ func TestAStarterFileLoadsAsItIs(t *testing.T) {
 			if u := cfg.TURN.User[0]; u.Name != s.User || u.Password.Reveal() != s.Password {
 				t.Errorf("user: got %q, %q", u.Name, u.Password.Reveal())
 			}
-			if cfg.TLS.Cert != s.Cert || cfg.Domain != s.Domain {
+			if strings.Join(cfg.TLS.Cert, ",") != s.Cert || cfg.Domain != s.Domain {
 				t.Errorf("got %q, %q", cfg.TLS.Cert, cfg.Domain)
 			}
 		})

@@ -71,15 +71,6 @@ func (c *checker) site() {
 	}
 }
 
-func (c *checker) tls() {
-	switch t := c.cfg.TLS; {
-	case t.Cert != "" && t.Key == "":
-		c.err("tls.key", "a certificate without its key", "name the key file, or leave both empty for a self-signed certificate")
-	case t.Key != "" && t.Cert == "":
-		c.err("tls.cert", "a key without its certificate", "name the certificate file, or leave both empty for a self-signed certificate")
-	}
-}
-
 // listeners looks for two listeners that cannot both open. All of ours use
 // TCP; those of TURN use UDP as well.
 func (c *checker) listeners() {
@@ -99,6 +90,9 @@ func (c *checker) listeners() {
 		if m.Wildcard() || !m.Addr.IsLoopback() && !isPrivate(m.Addr) {
 			c.warn("admin.metrics", "the metrics are open to everybody who reaches "+m.String(), `listen on "127.0.0.1:9641", or let the firewall decide`)
 		}
+	}
+	if acme := c.cfg.TLS.ACME; c.cfg.TLS.UsesHTTP() {
+		all = append(all, open{"tls.acme.http_listen", acme.HTTPListen})
 	}
 	for i, a := range all {
 		switch {
@@ -330,14 +324,6 @@ func (c *checker) admin() {
 	if s := c.cfg.Admin.Socket; len(s) > longest {
 		c.err("admin.socket", fmt.Sprintf("the path is longer than %d bytes", longest), `write socket = "/run/turngate/admin.sock"`)
 	}
-}
-
-// listKey names the i-th element of a list that may be written as one value.
-func (c *checker) listKey(key string, i int) string {
-	if _, ok := c.pos[element(key, 0)]; ok {
-		return element(key, i)
-	}
-	return key
 }
 
 // overlap reports whether two TCP listeners want the same address and port.

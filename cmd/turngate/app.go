@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/turngate/turngate/config"
+	"github.com/turngate/turngate/internal/acme"
 	"github.com/turngate/turngate/internal/admin"
 	"github.com/turngate/turngate/internal/edge"
 	"github.com/turngate/turngate/logger"
@@ -30,6 +31,9 @@ type app struct {
 	started  time.Time
 
 	certs       *edge.Certificates
+	acmeMetrics *acme.Metrics
+	issued      chan struct{} // room for one: the ACME server issued something
+	replanned   chan struct{} // room for one: another plan runs
 	httpsCaps   *edge.Caps
 	turnCaps    *edge.Caps
 	edgeMetrics *edge.Metrics
@@ -49,7 +53,7 @@ type app struct {
 	reloadMu sync.Mutex // one reload at a time; guards the fields below
 	doors    map[string]*door
 	sockets  map[string][]*relay.Listener // UDP, by configured address
-	metrics  map[string]*metricsListener  // at most one
+	side     map[string]*sideListener     // plain HTTP, by purpose and address
 
 	stopped  chan struct{} // closed by stop
 	stopOnce sync.Once
@@ -72,7 +76,10 @@ func newApp(cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (*app, e
 		iceLimits:   newICELimits(),
 		doors:       make(map[string]*door),
 		sockets:     make(map[string][]*relay.Listener),
-		metrics:     make(map[string]*metricsListener),
+		side:        make(map[string]*sideListener),
+		acmeMetrics: acme.NewMetrics(),
+		issued:      make(chan struct{}, 1),
+		replanned:   make(chan struct{}, 1),
 	}
 	p, err := a.newPlan(cfg)
 	if err != nil {
@@ -83,7 +90,7 @@ func newApp(cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (*app, e
 	}
 	a.newHTTP(cfg)
 	a.admin = a.newAdmin(cfg.Admin.Socket)
-	a.registry.MustRegister(a.reloads.collector(), a.edgeMetrics, a.iceLimits.answers, edge.CertificateMetrics(a.certs))
+	a.registry.MustRegister(a.reloads.collector(), a.edgeMetrics, a.iceLimits.answers, edge.CertificateMetrics(a.certs), a.acmeMetrics)
 	a.registry.MustRegister(a.turn.Collectors()...)
 	a.registry.MustRegister(a.signaling.Collectors()...)
 	a.registry.MustRegister(a.inspect.Collectors()...)
@@ -95,7 +102,7 @@ func newApp(cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (*app, e
 // everything is closed again.
 func (a *app) open(p *plan) error {
 	var err error
-	if a.certs, err = edge.LoadCertificates(p.certs, edge.CertificateOptions{Log: a.log}); err != nil {
+	if a.certs, err = edge.LoadCertificates(p.tls.pairs(), edge.CertificateOptions{Log: a.log}); err != nil {
 		return err
 	}
 	if a.logger, err = logger.New(p.logger); err != nil {
@@ -128,7 +135,7 @@ func (a *app) swap(p *plan, next *opened) {
 		}
 	}
 	a.level.Set(p.cfg.Log.Level)
-	must(a.certs.Set(p.certs))
+	must(a.certs.Set(p.tls.pairs()))
 	must(a.turn.Reconfigure(p.turn))
 	must(a.logger.Reconfigure(p.logger))
 	must(a.signaling.Reconfigure(p.signaling))
@@ -140,8 +147,9 @@ func (a *app) swap(p *plan, next *opened) {
 	a.handler.Store(&h)
 	a.swapDoors(p, next.doors)
 	a.swapSockets(p, next.sockets)
-	a.swapMetrics(p, next.metrics)
+	a.swapSides(p, next.side)
 	a.plan.Store(p)
+	ping(a.replanned)
 }
 
 func caps(all, perAddress int) edge.CapNumbers {
@@ -161,8 +169,8 @@ func (a *app) serve(ctx context.Context, now <-chan struct{}) error {
 	for _, d := range a.doors {
 		a.serveDoor(d)
 	}
-	for _, m := range a.metrics {
-		a.serveMetrics(m)
+	for _, l := range a.side {
+		a.serveSide(l)
 	}
 	a.reloadMu.Unlock()
 
@@ -173,7 +181,7 @@ func (a *app) serve(ctx context.Context, now <-chan struct{}) error {
 		}
 	})
 	rooms.Go(func() { _ = a.certs.Watch(run) })
-	rooms.Go(func() { a.keepSelfSigned(run) })
+	rooms.Go(func() { a.keepCertificates(run) })
 	rooms.Go(func() {
 		if err := a.admin.Serve(run); err != nil {
 			a.log.Error("admin socket ended", "err", err)
@@ -188,7 +196,7 @@ func (a *app) serve(ctx context.Context, now <-chan struct{}) error {
 	a.drain(now)
 	stop()
 	a.http.Close()
-	a.closeMetrics()
+	a.closeSides()
 	a.wg.Wait()
 	rooms.Wait()
 	a.log.Info("stopped")
@@ -250,16 +258,6 @@ func (a *app) drain(now <-chan struct{}) {
 	last, cancelLast := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancelLast()
 	_ = a.http.Shutdown(last)
-}
-
-// keepSelfSigned renews the certificate that no file is configured for.
-func (a *app) keepSelfSigned(ctx context.Context) {
-	p := a.plan.Load()
-	if p.cfg.TLS.Cert != "" {
-		return
-	}
-	names, addrs := selfSignedNames(p.cfg, p.addresses)
-	_ = edge.KeepSelfSigned(ctx, p.cfg.StateDir, names, addrs, a.log)
 }
 
 func notify(err error, log *slog.Logger) {

@@ -152,7 +152,7 @@ func clientCommand(s streams, now func() time.Time) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if cfg.TLS.Cert == "" {
+				if source := cfg.TLS.Source(); source == config.TLSAuto || source == config.TLSSelfSigned {
 					fmt.Fprintln(s.err, "turngate: the certificate is self-signed: wss, https and turns work only where browsers trust it")
 				}
 				_, err = io.WriteString(s.out, text)

@@ -11,19 +11,20 @@ import (
 	"github.com/turngate/turngate/internal/admin"
 )
 
-// metricsListener serves the metrics over plain HTTP for a Prometheus that
-// cannot read the admin socket. It shows nothing else.
-type metricsListener struct {
+// sideListener serves plain HTTP beside the doors.
+type sideListener struct {
 	net.Listener
 	server *http.Server
 }
 
-func listenMetrics(addr string, from prometheus.Gatherer) (*metricsListener, error) {
+// listenMetrics serves the metrics over plain HTTP for a Prometheus that cannot
+// read the admin socket. It shows nothing else.
+func listenMetrics(addr string, from prometheus.Gatherer) (*sideListener, error) {
 	ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
 	mux := http.NewServeMux() // our own path: nothing is proxied here
 	mux.Handle("GET "+admin.PathMetrics, admin.MetricsHandler(from))
-	return &metricsListener{ln, &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}}, nil
+	return &sideListener{ln, &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}}, nil
 }

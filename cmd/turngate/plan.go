@@ -25,7 +25,7 @@ import (
 type plan struct {
 	cfg       *config.Config
 	addresses []turn.Address
-	certs     []edge.Pair
+	tls       *certSource
 	turn      turn.Options
 	signaling signaling.Options
 	inspect   inspect.Options
@@ -41,10 +41,10 @@ func (a *app) newPlan(cfg *config.Config) (*plan, error) {
 	cfg = ownSecret(cfg, a.log)
 	p := &plan{cfg: cfg, addresses: relayAddresses(cfg.ExternalIP)}
 	var err error
-	if p.certs, err = certificates(cfg, p.addresses); err != nil {
+	if p.tls, err = a.newCertSource(cfg, p.addresses); err != nil {
 		return nil, err
 	}
-	if _, err := edge.CheckCertificates(p.certs); err != nil {
+	if _, err := edge.CheckCertificates(p.tls.files); err != nil {
 		return nil, err
 	}
 	if p.turn, err = turnOptions(cfg, p.addresses, a.log); err != nil {
@@ -74,17 +74,6 @@ func (a *app) newPlan(cfg *config.Config) (*plan, error) {
 	_, inspectErr := inspect.New(p.inspect)
 	_, loggerErr := logger.New(p.logger)
 	return p, errors.Join(signalingErr, inspectErr, loggerErr)
-}
-
-// certificates returns the files of the certificate, made here when none is
-// configured.
-func certificates(cfg *config.Config, addresses []turn.Address) ([]edge.Pair, error) {
-	if cfg.TLS.Cert != "" {
-		return []edge.Pair{{Cert: cfg.TLS.Cert, Key: cfg.TLS.Key}}, nil
-	}
-	names, addrs := selfSignedNames(cfg, addresses)
-	pair, _, err := edge.SelfSigned(cfg.StateDir, names, addrs)
-	return []edge.Pair{pair}, err
 }
 
 // selfSignedNames are what a self-signed certificate is for.

@@ -121,7 +121,7 @@ func (a *app) close() {
 	for _, d := range a.doors {
 		d.Close()
 	}
-	a.closeMetrics()
+	a.closeSides()
 	a.turn.Close()
 	a.signaling.Close()
 	a.inspect.Close()

@@ -24,11 +24,11 @@ type door struct {
 type opened struct {
 	doors   map[string]*door
 	sockets map[string][]*relay.Listener
-	metrics map[string]*metricsListener
+	side    map[string]*sideListener
 }
 
 func (o *opened) close() {
-	for _, m := range o.metrics {
+	for _, m := range o.side {
 		m.Close()
 	}
 	for _, d := range o.doors {
@@ -43,7 +43,7 @@ func (o *opened) close() {
 
 // openSockets opens what is new in a plan, all or nothing.
 func (a *app) openSockets(p *plan) (*opened, error) {
-	next := &opened{make(map[string]*door), make(map[string][]*relay.Listener), make(map[string]*metricsListener)}
+	next := &opened{make(map[string]*door), make(map[string][]*relay.Listener), make(map[string]*sideListener)}
 	var errs []error
 	for addr, https := range p.tcp() {
 		if d := a.doors[addr]; d != nil && d.https == https {
@@ -67,13 +67,16 @@ func (a *app) openSockets(p *plan) (*opened, error) {
 		}
 		next.sockets[addr.String()] = all
 	}
-	if addr := p.cfg.Admin.Metrics.String(); addr != "" && a.metrics[addr] == nil {
-		m, err := listenMetrics(addr, a.registry)
-		if err != nil {
-			errs = append(errs, explainListen("tcp", addr, err))
-		} else {
-			next.metrics[addr] = m
+	for name, side := range a.sides(p) {
+		if a.side[name] != nil {
+			continue
 		}
+		l, err := side.listen(side.addr)
+		if err != nil {
+			errs = append(errs, explainListen("tcp", side.addr, err))
+			continue
+		}
+		next.side[name] = l
 	}
 	if err := errors.Join(errs...); err != nil {
 		next.close()
@@ -162,24 +165,45 @@ func (a *app) swapSockets(p *plan, next map[string][]*relay.Listener) {
 	}
 }
 
-func (a *app) swapMetrics(p *plan, next map[string]*metricsListener) {
-	for addr, m := range a.metrics {
-		if addr != p.cfg.Admin.Metrics.String() {
-			m.server.Close()
-			m.Close()
-			delete(a.metrics, addr)
+// side is a plain HTTP listener that a plan wants.
+type side struct {
+	addr   string
+	listen func(addr string) (*sideListener, error)
+}
+
+// sides returns the plain HTTP listeners of a plan, named by what they are for
+// and where.
+func (a *app) sides(p *plan) map[string]side {
+	all := make(map[string]side)
+	if addr := p.cfg.Admin.Metrics.String(); addr != "" {
+		all["metrics "+addr] = side{addr, func(addr string) (*sideListener, error) { return listenMetrics(addr, a.registry) }}
+	}
+	if p.cfg.TLS.UsesHTTP() {
+		addr := p.cfg.TLS.ACME.HTTPListen.String()
+		all["challenges "+addr] = side{addr, a.listenPlain}
+	}
+	return all
+}
+
+func (a *app) swapSides(p *plan, next map[string]*sideListener) {
+	want := a.sides(p)
+	for name, l := range a.side {
+		if _, keep := want[name]; !keep {
+			l.server.Close()
+			l.Close()
+			delete(a.side, name)
 		}
 	}
-	for addr, m := range next {
-		a.metrics[addr] = m
-		a.serveMetrics(m)
+	for name, l := range next {
+		a.side[name] = l
+		a.serveSide(l)
 	}
 }
 
-// serveMetrics serves a metrics listener once the app runs.
-func (a *app) serveMetrics(m *metricsListener) {
+// serveSide serves a plain HTTP listener once the app runs.
+func (a *app) serveSide(l *sideListener) {
 	if a.ctx != nil {
-		a.wg.Go(func() { _ = m.server.Serve(m) })
+		a.wg.Go(func() { _ = l.server.Serve(l) })
 	}
 }
 
@@ -201,6 +225,7 @@ func (a *app) serveDoor(d *door) {
 func (a *app) doorOptions(cfg *config.Config, https bool) edge.Options {
 	o := edge.Options{
 		Certificates: a.certs,
+		Challenge:    a.challenge,
 		HTTP:         https,
 		TURN:         a.serveTURN,
 		ProxyFrom:    cfg.TURN.ProxyProtocol,
@@ -251,12 +276,12 @@ func parseListen(s string) (l config.ListenAddr) {
 	return l
 }
 
-func (a *app) closeMetrics() {
+func (a *app) closeSides() {
 	a.reloadMu.Lock()
 	defer a.reloadMu.Unlock()
-	for _, m := range a.metrics {
-		m.server.Close()
-		m.Close()
+	for _, l := range a.side {
+		l.server.Close()
+		l.Close()
 	}
 }
 

@@ -17,6 +17,7 @@ package edge
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,6 +32,13 @@ import (
 type Options struct {
 	// Certificates makes the address speak TLS; nil: it does not.
 	Certificates *Certificates
+
+	// Challenge returns the certificate that shows a certificate authority
+	// that a server name leads here (RFC 8737), or nil when none is under way;
+	// it is asked for clients that offer nothing but acme-tls/1. Such a
+	// connection is closed after its handshake. The function may not change
+	// from one Update to the next; nil: challenges are not answered.
+	Challenge func(serverName string) *tls.Certificate
 
 	// HTTP hands HTTP over TLS to Listener.HTTP. It needs Certificates:
 	// HTTP without TLS is answered with a 400 and never served.
@@ -293,7 +301,7 @@ func (o Options) settle(addr string, before *settings) *settings {
 		if before != nil {
 			last = before.tls
 		}
-		set.tls = newTLSSettings(o.Certificates, o.HTTP, o.TURN != nil, last)
+		set.tls = newTLSSettings(o.Certificates, o.HTTP, o.TURN != nil, o.Challenge, last)
 	}
 	return set
 }

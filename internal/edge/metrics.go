@@ -30,6 +30,7 @@ const (
 	plainHTTP               reason = "plain_http"            // HTTP without TLS
 	notOurs                 reason = "unknown_protocol"      // first bytes of nothing we serve
 	badHandshake            reason = "tls_handshake"         // failed, also for want of a common ALPN protocol
+	challenged              reason = "acme_challenge"        // answered: RFC 8737 ends there
 	nobodyTakes             reason = "not_served"            // HTTP side closed, or not served here
 	shuttingDown            reason = "listener_closed"       // cut by Close
 	panicked                reason = "panic"                 // a bug, logged
@@ -38,7 +39,7 @@ const (
 var reasons = []reason{
 	tooManyConns, tooManyConnsOfSource, tooManyHalfOpen, tooManyHalfOpenOfSource,
 	badProxyHeader, unlistedProxyHeader, timedOut, wentAway, plainHTTP, notOurs,
-	badHandshake, nobodyTakes, shuttingDown, panicked,
+	badHandshake, challenged, nobodyTakes, shuttingDown, panicked,
 }
 
 // Metrics are the collectors of all listeners; it is itself a

@@ -102,6 +102,9 @@ func (c *conn) identifyTLS() (net.Conn, kind, reason) {
 		return t, kindTURNTLS, ""
 	case protoHTTP2, protoHTTP1:
 		return t, kindHTTPS, ""
+	case protoACME:
+		t.Close() // the handshake was the answer
+		return nil, "", challenged
 	}
 	first, head, err := look(t, nil, classifyInsideTLS)
 	switch {

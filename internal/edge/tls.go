@@ -2,8 +2,10 @@ package edge
 
 import "crypto/tls"
 
-// The application protocols (ALPN) of port 443; stun.turn is RFC 7443.
+// The application protocols (ALPN) of port 443; stun.turn is RFC 7443,
+// acme-tls/1 RFC 8737.
 const (
+	protoACME  = "acme-tls/1"
 	protoHTTP2 = "h2"
 	protoHTTP1 = "http/1.1"
 	protoTURN  = "stun.turn"
@@ -44,9 +46,30 @@ type tlsSettings struct {
 	config     *tls.Config
 }
 
+// answersChallenges makes config answer TLS-ALPN challenges (RFC 8737) by a
+// configuration of their own. When no challenge is under way for the name, a
+// client that asks for one is refused like any other with an unknown protocol.
+func answersChallenges(config *tls.Config, challenge func(serverName string) *tls.Certificate) {
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if len(hello.SupportedProtos) != 1 || hello.SupportedProtos[0] != protoACME {
+			return nil, nil
+		}
+		cert := challenge(hello.ServerName)
+		if cert == nil {
+			return nil, nil
+		}
+		return &tls.Config{
+			Certificates:           []tls.Certificate{*cert},
+			NextProtos:             []string{protoACME},
+			MinVersion:             tls.VersionTLS12,
+			SessionTicketsDisabled: true,
+		}, nil
+	}
+}
+
 // newTLSSettings returns last when it fits, so that a reload keeps the ticket
 // keys and clients go on resuming their sessions.
-func newTLSSettings(certs *Certificates, http, turn bool, last *tlsSettings) *tlsSettings {
+func newTLSSettings(certs *Certificates, http, turn bool, challenge func(string) *tls.Certificate, last *tlsSettings) *tlsSettings {
 	if last != nil && last.certs == certs && last.http == http && last.turn == turn {
 		return last
 	}
@@ -57,5 +80,9 @@ func newTLSSettings(certs *Certificates, http, turn bool, last *tlsSettings) *tl
 	if turn {
 		protos = append(protos, protoTURN)
 	}
-	return &tlsSettings{certs, http, turn, ServerTLS(certs, protos...)}
+	set := &tlsSettings{certs, http, turn, ServerTLS(certs, protos...)}
+	if challenge != nil {
+		answersChallenges(set.config, challenge)
+	}
+	return set
 }

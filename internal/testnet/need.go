@@ -27,13 +27,15 @@ var peers = map[string][][]string{
 
 	"tinyproxy":  {{"tinyproxy"}},
 	"microsocks": {{"microsocks"}},
+	"pebble":     {{"pebble"}},
+	"openssl":    {{"openssl"}},
 }
 
 // Need skips the test when the named peer is not on this machine, with the
 // reason. When the environment variable TURNGATE_TEST_MUST lists the name,
 // the test fails instead: a gate that skips checks nothing.
 //
-// Known names: coturn, nginx, chromium, npm, postgres, redis, tinyproxy, microsocks, netns (root on Linux with ip) and ipv6 (its loopback).
+// Known names: coturn, nginx, chromium, npm, postgres, redis, pebble, openssl, tinyproxy, microsocks, netns (root on Linux with ip) and ipv6 (its loopback).
 func Need(t testing.TB, name string) {
 	t.Helper()
 	reason := missing(name)
