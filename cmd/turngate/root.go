@@ -67,6 +67,7 @@ func newRootCommand(io streams) *cobra.Command {
 		newUnbanCommand(io),
 		newReloadCommand(io),
 		newDrainCommand(io),
+		newWsProxyCommand(io),
 		newVersionCommand(io),
 	)
 	return root
