@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/turngate/turngate/internal/poller"
 )
 
 // limits are the bounds a session was opened with.
@@ -29,6 +31,10 @@ type session struct {
 	limits   limits
 	done     func() // gives back what Admit took
 	srv      *Server
+
+	loop     *poller.Loop // carries the session; nil: two goroutines do
+	attached atomic.Bool  // the loop has the sockets
+	cut      atomic.Bool  // the loop is to close them
 
 	up   pump // client to upstream
 	down pump // upstream to client; the only writer of Close frames to the client
@@ -219,23 +225,24 @@ func (s *Server) watch() {
 	}
 }
 
-// start registers a session, logs it and starts its two pumps. It takes over both
+// start registers a session, logs it and has its two pumps advanced. It takes over both
 // connections.
 //
 // The session is listed before answer sends the client its 101: who has been
 // answered can be found and ended.
 func (s *Server) start(ses *session, client, upstream net.Conn, fromClient, fromUpstream []byte, answer func() error) {
 	ses.srv, ses.opened = s, time.Now()
-	ses.up.init(ses, client, upstream)
-	ses.down.init(ses, upstream, client)
+	ses.up.init(ses, client, upstream, fromClient)
+	ses.down.init(ses, upstream, client, fromUpstream)
 	g := &s.sessions
 	ses.active.Store(g.tick.Load())
 	ses.id = g.last.Add(1)
+	ses.loop = s.pick(ses.id, client, upstream)
 	s.log.Info("session opened", "session", ses.id, "route", ses.route, "client", ses.client, "upstream", ses.upstream, "sdkAppId", ses.appID)
 	g.mu.Lock()
 	if g.closed {
 		g.mu.Unlock()
-		ses.abort()
+		ses.closeSockets()
 		ses.done()
 		return
 	}
@@ -247,24 +254,36 @@ func (s *Server) start(ses *session, client, upstream net.Conn, fromClient, from
 		g.janitor = true
 		s.wg.Go(s.watch)
 	}
-	s.wg.Add(2) // while Close cannot be waiting yet
+	s.wg.Add(1) // while Close cannot be waiting yet
 	g.mu.Unlock()
 	if answer() != nil {
-		ses.abort() // the pumps find it out and end the session as any other
+		ses.closeSockets() // it ends as any other
 	}
-	go func() { defer s.wg.Done(); ses.up.run(fromClient) }()
-	go func() { defer s.wg.Done(); ses.down.run(fromUpstream) }()
+	if ses.loop == nil || ses.attach() != nil {
+		s.wg.Go(ses.up.run)
+		s.wg.Go(ses.down.run)
+	}
 	if s.draining.Load() { // began before us
 		ses.requestClose(closeServiceRestart, "drain", boundaryWait)
 	}
 }
 
-// finish runs once, when both pumps have ended.
+// finish runs once, when both pumps have ended. On a loop it must not wait for anybody.
 func (ses *session) finish() {
 	ses.up.src.Close()
 	ses.up.dst.Close()
-	ses.done()
+	if ses.loop != nil {
+		go ses.leave() // Close waits for it
+		return
+	}
+	ses.leave()
+}
+
+// leave takes the session out of all books.
+func (ses *session) leave() {
 	s := ses.srv
+	defer s.wg.Done()
+	ses.done()
 	ses.mu.Lock()
 	reason := ses.reason
 	ses.mu.Unlock()

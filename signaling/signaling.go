@@ -7,7 +7,8 @@
 //
 //	handshake.go   what a client must ask for; the request towards the upstream
 //	answer.go      what an upstream must answer; everything else is relayed or 502
-//	tunnel.go      two goroutines and 2 KiB per session; closes at frame boundaries
+//	tunnel.go      the two directions of a session; closes at frame boundaries
+//	loops.go       carries sessions without a goroutine or a buffer for each
 //	frames.go      the frame headers of both directions, without payload
 //	session.go     the registry: list, kick, drain, the lines in the log
 //
@@ -87,7 +88,8 @@ type Server struct {
 	draining atomic.Bool
 	sessions registry
 	hints    domainHints
-	wg       sync.WaitGroup // pumps and the janitor
+	loops    loops
+	wg       sync.WaitGroup // sessions and the janitor
 }
 
 // table is one configuration; requests in progress keep the one they began with.
@@ -288,5 +290,6 @@ func (s *Server) Close() error {
 	}
 	s.table.Load().close()
 	s.wg.Wait()
+	s.loops.close()
 	return nil
 }

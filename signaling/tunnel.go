@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/turngate/turngate/internal/poller"
 )
 
 const (
@@ -22,19 +24,37 @@ const (
 
 var bulk = sync.Pool{New: func() any { return new([bulkSize]byte) }}
 
-// A pump carries one direction of a session. Only its goroutine writes to dst and
-// touches frames; the counters are for everybody.
+// A pump carries one direction of a session. It is advanced by one goroutine: the loop of its
+// session, or one of its own. Only that one writes to dst and touches frames and phase; the
+// counters are for everybody.
 type pump struct {
 	ses      *session
 	src, dst net.Conn
+	low      *poller.Conn // the socket of dst on a loop; nil without one
+	early    []byte       // received before the session began; comes first
 	frames   frames
-	resident [residentSize]byte
+	phase    phase
 
 	bytes   atomic.Uint64 // written to dst
 	writing atomic.Int64  // tick at which the write under way began, plus one; 0: none
 }
 
-func (p *pump) init(ses *session, src, dst net.Conn) { p.ses, p.src, p.dst = ses, src, dst }
+// phase is where a pump is in its life.
+type phase uint8
+
+const (
+	carrying   phase = iota
+	discarding       // reads to the end and keeps nothing
+	flushing         // nothing more is read; what dst has not taken goes out
+	over
+)
+
+func (p *pump) init(ses *session, src, dst net.Conn, early []byte) {
+	p.ses, p.src, p.dst = ses, src, dst
+	if len(early) > 0 {
+		p.early = early
+	}
+}
 
 // stuck reports whether a write has been under way for longer than limit.
 func (p *pump) stuck(tick int64, limit time.Duration) bool {
@@ -48,38 +68,155 @@ var errViolation = errors.New("protocol violation")
 // errClosed ends a direction because our Close frame is sent.
 var errClosed = errors.New("closed by us")
 
-// run carries bytes until either side ends, and then ends the session with the other
-// pump: what was received is written, the end is passed on, and the other direction
-// has a moment before everything is closed. A panic ends this session only.
-func (p *pump) run(early []byte) {
-	ses := p.ses
+// run advances a pump on a goroutine of its own, which waits in its reads and writes.
+func (p *pump) run() {
+	small := make([]byte, residentSize)
+	buf := small
+	var borrowed *[bulkSize]byte
+	for {
+		n := p.guarded(buf)
+		if p.phase == over {
+			break
+		}
+		switch {
+		case n == len(buf) && borrowed == nil:
+			borrowed = bulk.Get().(*[bulkSize]byte)
+			buf = borrowed[:]
+		case n < len(buf) && borrowed != nil: // the next read will wait: wait without it
+			bulk.Put(borrowed)
+			borrowed, buf = nil, small
+		}
+	}
+	if borrowed != nil {
+		bulk.Put(borrowed)
+	}
+}
+
+// fairShare is how many reads of one direction come before it is the other sessions' turn.
+const fairShare = 8
+
+// turn advances a pump on a loop, until it would wait. It reports whether there is more to do.
+func (p *pump) turn(buf []byte) (more bool) {
+	for range fairShare {
+		if p.phase == over {
+			return false
+		}
+		if p.low.Pending() {
+			return false // a slow reader holds up its own session only
+		}
+		if p.writing.Load() != 0 {
+			p.writing.Store(0)
+		}
+		if p.guarded(buf) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// guarded is advance; a panic ends this session only.
+func (p *pump) guarded(buf []byte) int {
 	defer func() {
 		if v := recover(); v != nil {
+			ses := p.ses
 			ses.srv.log.Error("session panic", "session", ses.id, "panic", v, "stack", string(debug.Stack()))
 			ses.setReason("panic")
 			ses.abort()
-		}
-		if ses.ended.Add(1) == 2 {
-			ses.finish()
+			p.end()
 		}
 	}()
-	err := p.carry(early)
+	return p.advance(buf)
+}
+
+// advance reads once and does what follows from it. It returns the bytes read, and -1 when there
+// were none and the pump has to be called again. Per message it allocates nothing, takes no lock
+// and asks no clock.
+func (p *pump) advance(buf []byte) int {
+	switch {
+	case p.phase == flushing:
+		p.end()
+		return 0
+	case p.phase == discarding:
+		n, err := p.src.Read(buf)
+		switch {
+		case err == poller.ErrAgain:
+			return -1
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			_ = p.src.SetReadDeadline(time.Time{})
+		case err != nil:
+			p.finish()
+		}
+		return n
+	case p.early != nil:
+		early := p.early
+		p.early = nil
+		if err := p.forward(early); err != nil {
+			p.stop(err)
+		}
+		return 0
+	case p.closeDue():
+		p.stop(p.sendClose())
+		return 0
+	}
+	n, err := p.src.Read(buf)
+	if n > 0 {
+		if err := p.forward(buf[:n]); err != nil {
+			p.stop(err)
+			return n
+		}
+	}
+	switch {
+	case err == nil:
+	case err == poller.ErrAgain:
+		return -1
+	case p.closeDue(): // also when the upstream ended at the same moment
+		p.stop(p.sendClose())
+	case p == &p.ses.down && p.ses.closeWith.Load() != 0 && errors.Is(err, os.ErrDeadlineExceeded):
+		_ = p.src.SetReadDeadline(time.Time{}) // we were woken inside a frame; the session's timer bounds the wait for its end
+	default:
+		p.stop(err)
+	}
+	return n
+}
+
+// stop ends the carrying: what was received is written, the end is passed on, and the other
+// direction has a moment before everything is closed.
+func (p *pump) stop(err error) {
+	ses := p.ses
 	switch {
 	case errors.Is(err, errViolation):
 		// The peer may still be sending. Closing over unread bytes would reset the
 		// connection and take our Close frame with it.
 		closeWrite(p.dst)
-		p.discard()
+		p.phase = discarding
 	case errors.Is(err, errClosed):
 		ses.cutAfter(endGrace)
 		if code := ses.closeWith.Load(); ses.clientClosed.Load() || code == closeProtocolError || code == closeTooBig {
 			closeWrite(p.dst)
 		}
-		p.discard()
+		p.phase = discarding
 	default:
 		ses.setReason(p.side(err))
 		ses.cutAfter(endGrace)
 		closeWrite(p.dst)
+		p.finish()
+	}
+}
+
+// finish ends a pump as soon as dst has taken everything.
+func (p *pump) finish() {
+	p.phase = flushing
+	if p.low == nil || !p.low.Pending() {
+		p.end()
+	}
+}
+
+func (p *pump) end() {
+	if p.phase != over {
+		p.phase = over
+		if p.ses.ended.Add(1) == 2 {
+			p.ses.finish()
+		}
 	}
 }
 
@@ -104,44 +241,6 @@ func (p *pump) side(err error) string {
 type writeError struct{ error }
 
 func (e *writeError) Unwrap() error { return e.error }
-
-// carry copies from src to dst. Per message it allocates nothing, takes no lock and asks no clock.
-func (p *pump) carry(early []byte) error {
-	if len(early) > 0 {
-		if err := p.forward(early); err != nil {
-			return err
-		}
-	}
-	small := p.resident[:]
-	buf := small
-	var borrowed *[bulkSize]byte
-	defer func() {
-		if borrowed != nil {
-			bulk.Put(borrowed)
-		}
-	}()
-	for {
-		n, err := p.src.Read(buf)
-		if n > 0 {
-			if err := p.forward(buf[:n]); err != nil {
-				return err
-			}
-			switch {
-			case n == len(buf) && borrowed == nil:
-				borrowed = bulk.Get().(*[bulkSize]byte)
-				buf = borrowed[:]
-			case n < len(buf) && borrowed != nil: // the next read will wait: wait without it
-				bulk.Put(borrowed)
-				borrowed, buf = nil, small
-			}
-		}
-		if err != nil {
-			if err = p.interrupted(err); err != nil {
-				return err
-			}
-		}
-	}
-}
 
 // forward passes bytes on, as far as the frames' rules allow.
 func (p *pump) forward(b []byte) error {
@@ -182,7 +281,9 @@ func (p *pump) write(b []byte) error {
 	tick := p.ses.srv.sessions.tick.Load()
 	p.writing.Store(tick + 1)
 	n, err := p.dst.Write(b)
-	p.writing.Store(0)
+	if p.low == nil || !p.low.Pending() {
+		p.writing.Store(0)
+	}
 	p.ses.active.Store(tick)
 	p.bytes.Add(uint64(n))
 	if err != nil {
@@ -191,22 +292,10 @@ func (p *pump) write(b []byte) error {
 	return nil
 }
 
-// interrupted decides about an error of a read. When somebody wants the session
-// closed, the error is usually the deadline that woke us: at a frame boundary the close
-// happens now, else the read goes on.
-func (p *pump) interrupted(err error) error {
+// closeDue reports whether a Close frame that somebody asked for can be sent now.
+func (p *pump) closeDue() bool {
 	ses := p.ses
-	if p != &ses.down || ses.closeWith.Load() == 0 {
-		return err
-	}
-	if p.frames.boundary() && ses.ended.Load() == 0 {
-		return p.sendClose() // also when the upstream ended at the same moment
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		_ = p.src.SetReadDeadline(time.Time{}) // the session's timer bounds the wait
-		return nil
-	}
-	return err
+	return p == &ses.down && ses.closeWith.Load() != 0 && p.frames.boundary() && ses.ended.Load() == 0
 }
 
 // sendClose writes the Close frame that was asked for; the down pump calls it at a frame
@@ -241,21 +330,6 @@ func closeText(code uint16) string {
 	return ""
 }
 
-// discard reads src to its end without keeping anything.
-func (p *pump) discard() {
-	b := bulk.Get().(*[bulkSize]byte)
-	defer bulk.Put(b)
-	for {
-		_, err := p.src.Read(b[:])
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			return
-		}
-		if err != nil {
-			_ = p.src.SetReadDeadline(time.Time{})
-		}
-	}
-}
-
 // requestClose asks for a Close frame to the client and the end of the session. The
 // first request counts. If no frame boundary comes within wait, the session is cut without one.
 func (ses *session) requestClose(code uint16, reason string, wait time.Duration) {
@@ -264,6 +338,10 @@ func (ses *session) requestClose(code uint16, reason string, wait time.Duration)
 	}
 	ses.setReason(reason)
 	ses.cutAfter(wait + endGrace)
+	if ses.loop != nil {
+		ses.loop.Wake(ses)
+		return
+	}
 	_ = ses.down.src.SetReadDeadline(time.Unix(1, 0)) // wakes the down pump
 }
 
@@ -274,6 +352,15 @@ func (ses *session) cutAfter(d time.Duration) { time.AfterFunc(d, ses.abort) }
 // abort closes both sockets at once, below TLS: a close alert could wait for a peer that does
 // not read. The pumps then end and finish.
 func (ses *session) abort() {
+	if ses.loop != nil {
+		ses.cut.Store(true)
+		ses.loop.Wake(ses)
+		return
+	}
+	ses.closeSockets()
+}
+
+func (ses *session) closeSockets() {
 	for _, c := range []net.Conn{ses.up.src, ses.up.dst} {
 		for { // through a proxy that is reached by TLS there is TLS in TLS
 			t, ok := c.(interface{ NetConn() net.Conn })

@@ -334,11 +334,14 @@ func TestIdleAndStuckSessionsEnd(t *testing.T) {
 func TestPanicEndsOneSession(t *testing.T) {
 	b, _ := newBackend(t, switching(testKey))
 	h := serve(t, Options{Routes: []Route{b.route("/ws")}})
-	h.upgrade(t, "/ws")
+	victim := h.upgrade(t, "/ws")
 	first := <-b.conns
+	victim.send(maskedFrame(0x81, "carried"))
+	first.want(maskedFrame(0x81, "carried"))
 	neighbour := h.upgrade(t, "/ws")
 	second := <-b.conns
-	h.sessions.get(h.Sessions()[0].ID).down.dst = nil
+	broken := h.sessions.get(h.Sessions()[0].ID)
+	onItsGoroutine(broken, func() { broken.down.dst = nil })
 	first.send(serverFrame(0x81, "x"))
 	first.wantEnd()
 	first.Close()
@@ -348,6 +351,21 @@ func TestPanicEndsOneSession(t *testing.T) {
 		t.Error("the panic is not logged")
 	}
 }
+
+// onItsGoroutine calls change where nothing else touches the session.
+func onItsGoroutine(ses *session, change handlerFunc) {
+	if ses.loop == nil {
+		change()
+		return
+	}
+	done := make(chan struct{})
+	ses.loop.Wake(handlerFunc(func() { change(); close(done) }))
+	<-done
+}
+
+type handlerFunc func()
+
+func (f handlerFunc) Ready([]byte) bool { f(); return false }
 
 func TestCollectors(t *testing.T) {
 	b, _ := newBackend(t, switching(testKey))

@@ -21,7 +21,7 @@ const module = "github.com/turngate/turngate"
 var mayImport = map[string][]string{
 	"cmd/turngate": {"config", "signaling", "turn", "logger", "firewall", "internal"},
 	"config":       {},
-	"signaling":    {"internal/proxy", "internal/limit"},
+	"signaling":    {"internal/proxy", "internal/limit", "internal/poller"},
 	"logger":       {"internal/proxy", "internal/limit"},
 	"firewall":     {},
 
@@ -38,7 +38,8 @@ var mayImport = map[string][]string{
 
 	"internal/edge":    {"internal/limit"},
 	"internal/acme":    {},
-	"internal/proxy":   {"internal/limit"},
+	"internal/poller":  {},
+	"internal/proxy":   {"internal/limit", "internal/poller"},
 	"internal/limit":   {},
 	"internal/admin":   {},
 	"internal/doctor":  {},

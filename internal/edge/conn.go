@@ -195,6 +195,15 @@ func (c *conn) SyscallConn() (syscall.RawConn, error) {
 	return nil, errors.ErrUnsupported
 }
 
+// Rebase puts c on another connection than the one below it, as poller.Base says.
+func (c *conn) Rebase(replace func(below net.Conn) (net.Conn, error)) error {
+	below, err := replace(c.Conn)
+	if err == nil {
+		c.Conn = below
+	}
+	return err
+}
+
 // WriteBuffers writes all of b with one system call where the socket can
 // (net.Buffers does so only on the net package's own types).
 func (c *conn) WriteBuffers(b *net.Buffers) (int64, error) { return b.WriteTo(c.Conn) }

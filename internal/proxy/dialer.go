@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/turngate/turngate/internal/poller"
 )
 
 // DialOptions say how upstreams are reached.
@@ -288,7 +290,8 @@ func (d *Dialer) Handshake(ctx context.Context, u *Upstream, c net.Conn, protos 
 func (d *Dialer) secure(ctx context.Context, c net.Conn, name string, protos ...string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.opt.TLS)
 	defer cancel()
-	t := tls.Client(c, &tls.Config{
+	// A session may move to another socket below its TLS later.
+	t := tls.Client(&poller.Rebasable{Conn: c}, &tls.Config{
 		ServerName:                  name,
 		RootCAs:                     d.roots,
 		MinVersion:                  tls.VersionTLS12,

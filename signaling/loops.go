@@ -1,0 +1,84 @@
+package signaling
+
+import (
+	"net"
+	"runtime"
+	"sync"
+
+	"github.com/turngate/turngate/internal/poller"
+)
+
+// loops carry the sessions whose sockets they can take: one for each core, opened with the first
+// session. All others have two goroutines each.
+type loops struct {
+	once sync.Once
+	all  []*poller.Loop
+	wg   sync.WaitGroup
+}
+
+// noLoops makes every session one with goroutines, for tests.
+var noLoops bool
+
+// pick returns the loop for a session with these connections; nil: none.
+func (s *Server) pick(id uint64, client, upstream net.Conn) *poller.Loop {
+	if noLoops || !poller.Attachable(client) || !poller.Attachable(upstream) {
+		return nil
+	}
+	g := &s.loops
+	g.once.Do(func() {
+		for range runtime.GOMAXPROCS(0) {
+			l, err := poller.New()
+			if err != nil {
+				s.log.Warn("sessions take more memory", "err", err)
+				break
+			}
+			g.all = append(g.all, l)
+			g.wg.Go(l.Run)
+		}
+	})
+	if len(g.all) == 0 {
+		return nil
+	}
+	return g.all[id%uint64(len(g.all))]
+}
+
+// close ends the loops, on which no session is left.
+func (g *loops) close() {
+	g.once.Do(func() {}) // opens none any more
+	for _, l := range g.all {
+		l.Close()
+	}
+	g.wg.Wait()
+}
+
+// attach moves a session to its loop. An error has closed its connections.
+func (ses *session) attach() error {
+	conns, low, err := ses.loop.Attach(ses, ses.up.src, ses.up.dst)
+	if err != nil {
+		for _, c := range []net.Conn{ses.up.src, ses.up.dst} {
+			c.Close()
+		}
+		return err
+	}
+	client, upstream := conns[0], conns[1]
+	ses.up.src, ses.up.dst, ses.up.low = client, upstream, low[1]
+	ses.down.src, ses.down.dst, ses.down.low = upstream, client, low[0]
+	ses.attached.Store(true)
+	if err := ses.loop.Watch(low...); err != nil {
+		ses.abort()
+	}
+	return nil
+}
+
+// Ready implements [poller.Handler]: both directions go on as far as they can.
+func (ses *session) Ready(buf []byte) (more bool) {
+	if !ses.attached.Load() {
+		return false // woken too early: the first event comes when it is
+	}
+	if ses.cut.Load() {
+		ses.closeSockets()
+	}
+	up := ses.up.turn(buf)
+	down := ses.down.turn(buf)
+	return up || down
+}
