@@ -66,7 +66,7 @@ var homes = map[string][]string{
 	"go.uber.org/zap":                       {"internal/acme"},
 	"golang.org/x/time":                     {"internal/limit"},
 	"golang.org/x/net":                      {"turn/relay", "signaling", "logger", "internal/proxy", "internal/testnet"},
-	"golang.org/x/sys":                      {"turn/relay", "turn/offload", "internal/edge", "internal/proxy", "internal/admin"},
+	"golang.org/x/sys":                      {"turn/relay", "turn/offload", "internal/edge", "internal/proxy", "internal/admin", "internal/testnet"},
 	"golang.org/x/term":                     {"cmd/turngate"},
 	"github.com/pion/webrtc/v4":             {"internal/testnet"},
 	"github.com/pion/ice/v4":                {"internal/testnet"},
