@@ -3,6 +3,7 @@ package turn
 import (
 	"encoding/binary"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/turngate/turngate/turn/wire"
@@ -294,8 +295,12 @@ func (s *Server) openLeg(r *request, ses *session, v6 bool, want allocateRequest
 		r.set.Log.Debug("allocation refused", "client", r.tuple.client, "err", err)
 		return 508
 	}
-	ses.addLeg(conn, addr.External)
 	*token = reserved
+	if err := ses.addLeg(conn, addr.External); err != nil { // never of an open socket
+		conn.Close()
+		s.ports.of(v6).Return(conn.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+		return 508
+	}
 	return 0
 }
 

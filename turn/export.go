@@ -98,21 +98,21 @@ func (ses *session) export() (State, error) {
 	return st, nil
 }
 
-// ExportUDP returns a duplicate of a listening socket, for AdoptUDP.
-func (s *Server) ExportUDP(addr netip.AddrPort) (*os.File, error) {
+// ExportUDP returns duplicates of the sockets of a listener, for AdoptUDP.
+func (s *Server) ExportUDP(addr netip.AddrPort) ([]*os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.listeners[addr]
 	if l == nil {
 		return nil, fmt.Errorf("no UDP listener at %v", addr)
 	}
-	return l.udp.File()
+	return l.udp.Files()
 }
 
-// AdoptUDP makes a listener of a socket of ExportUDP, for ServeUDP. The file
-// stays the caller's.
-func (s *Server) AdoptUDP(f *os.File) (*relay.Listener, error) {
-	return relay.Adopt(f, s.table)
+// AdoptUDP makes a listener of the sockets of ExportUDP, for ServeUDP. The
+// files stay the caller's.
+func (s *Server) AdoptUDP(files []*os.File) (*relay.Listener, error) {
+	return relay.Adopt(files, s.table)
 }
 
 // Restore goes on with an allocation: same client, same relayed addresses, and
@@ -189,8 +189,7 @@ func (s *Server) adopt(ses *session, r RelayState) error {
 		conn.Close()
 		return err
 	}
-	ses.addLeg(conn, r.External)
-	return nil
+	return ses.addLeg(conn, r.External)
 }
 
 // reinstall gives a restored leg its permissions and channels, with the time

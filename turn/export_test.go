@@ -42,7 +42,7 @@ func TestAllocationsMoveToAnotherServer(t *testing.T) {
 	if len(states) != clients {
 		t.Fatalf("states: got %d, want %d", len(states), clients)
 	}
-	socket, err := old.ExportUDP(addr)
+	sockets, err := old.ExportUDP(addr)
 	must(t, err)
 	must(t, old.Close())
 
@@ -58,9 +58,11 @@ func TestAllocationsMoveToAnotherServer(t *testing.T) {
 	})
 	must(t, err)
 	defer fresh.Close()
-	udp, err := fresh.AdoptUDP(socket)
+	udp, err := fresh.AdoptUDP(sockets)
 	must(t, err)
-	socket.Close()
+	for _, f := range sockets {
+		f.Close()
+	}
 	must(t, fresh.ServeUDP(udp))
 	for _, st := range states {
 		must(t, fresh.Restore(st))

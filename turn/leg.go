@@ -25,11 +25,12 @@ type leg struct {
 
 // addLeg gives a session that has not started an open relay socket, which the
 // leg owns from here on.
-func (ses *session) addLeg(conn *net.UDPConn, external netip.Addr) {
+func (ses *session) addLeg(conn *net.UDPConn, external netip.Addr) error {
 	port := conn.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 	ids := newTransactionIDs()
 	l := &leg{ses: ses, port: port}
-	l.relay = relay.New(relay.Options{
+	var err error
+	l.relay, err = relay.New(relay.Options{
 		Conn:   conn,
 		Egress: ses.at.Load().from.egress(),
 		Clock:  ses.s.clock,
@@ -39,7 +40,11 @@ func (ses *session) addLeg(conn *net.UDPConn, external netip.Addr) {
 		Local:   ses.s.deliver,
 		Relayed: netip.AddrPortFrom(external, port),
 	})
+	if err != nil {
+		return err
+	}
 	ses.legs = append(ses.legs, l)
+	return nil
 }
 
 func (l *leg) v6() bool { return l.relay.Relayed().Addr().Is6() }

@@ -226,7 +226,7 @@ func (n nowhere) answer([]byte) {}
 func (n nowhere) egress() relay.Egress { return n }
 
 // Send implements relay.Egress.
-func (n nowhere) Send(frames [][]byte) { n.s.unreachable.Add(uint64(len(frames))) }
+func (n nowhere) Send(frames []relay.Frame) { n.s.unreachable.Add(uint64(len(frames))) }
 
 func (n nowhere) opened(*session) {}
 

@@ -40,16 +40,16 @@ func (t *relays) get(a netip.AddrPort) *relay.Relay {
 	return t.byAddr[a]
 }
 
-// deliver hands a datagram to the relay at to. It reports false when the
-// datagram has to go out, and true for one that went to a relay or must not
-// leave: a relayed address that is no relay any more may be any program's.
-func (s *Server) deliver(to, from netip.AddrPort, p []byte) bool {
+// deliver hands datagrams to the relay at to. It reports false when they have
+// to go out, and true for some that went to a relay or must not leave: a
+// relayed address that is no relay any more may be any program's.
+func (s *Server) deliver(to, from netip.AddrPort, datagrams []relay.Frame) bool {
 	set := s.settings.Load()
 	if !set.isExternal(to.Addr()) {
 		return false
 	}
 	if r := s.relays.get(to); r != nil {
-		r.Deliver(from, p)
+		r.Deliver(from, datagrams)
 		return true
 	}
 	return !set.policy.Check(to).Allowed()

@@ -2,6 +2,7 @@ package turn
 
 import (
 	"net/netip"
+	"runtime"
 
 	"github.com/turngate/turngate/turn/relay"
 )
@@ -15,10 +16,14 @@ type listener struct {
 	sessions int // guarded by s.mu
 }
 
+// maxSockets bounds the sockets of one UDP listener; there is one for each core
+// up to it.
+const maxSockets = 16
+
 // OpenUDP opens a UDP socket for clients without serving it, so that a reload
 // can open all that is new before anything changes.
 func (s *Server) OpenUDP(addr netip.AddrPort) (*relay.Listener, error) {
-	return relay.Listen(addr, s.table)
+	return relay.Listen(addr, s.table, min(runtime.GOMAXPROCS(0), maxSockets))
 }
 
 // ServeUDP serves a socket of OpenUDP until Close, or until RetireUDP and the

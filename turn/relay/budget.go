@@ -105,17 +105,25 @@ func (r *Relay) SetBudgets(all ...*Budget) {
 	r.budgets.Store(&kept)
 }
 
-// affordUp and affordDown report whether the budgets have room for a payload
-// to the peer, or to the client, and count it when they have not.
-func (r *Relay) affordUp(n int) bool {
+// affordUp returns those of the payloads to a peer that the budgets have room
+// for, in the same slice, and counts the others.
+func (r *Relay) affordUp(payloads []Frame) []Frame {
 	all := r.budgets.Load()
-	if all == nil || all.take(true, n, r.o.Clock.now()) {
-		return true
+	if all == nil {
+		return payloads
 	}
-	r.stats.LimitedUp.Add(1)
-	return false
+	now, fit := r.o.Clock.now(), payloads[:0]
+	for _, p := range payloads {
+		if all.take(true, len(p.Payload), now) {
+			fit = append(fit, p)
+		}
+	}
+	r.stats.LimitedUp.Add(uint64(len(payloads) - len(fit)))
+	return fit
 }
 
+// affordDown reports whether the budgets have room for a payload to the
+// client, and counts it when they have not.
 func (r *Relay) affordDown(n int) bool {
 	all := r.budgets.Load()
 	if all == nil || all.take(false, n, r.o.Clock.now()) {

@@ -108,7 +108,7 @@ func TestARelayKeepsToItsBudget(t *testing.T) {
 	var hits atomic.Uint64
 	b := NewBudget(100_000, &hits)
 	r.SetBudgets(b)
-	p := make([]byte, 1000)
+	p := run(make([]byte, 1000))
 	for range 150 {
 		if !table.Forward(path, 0x4000, p) {
 			t.Fatal("a channel over its budget looks unbound")
@@ -145,7 +145,7 @@ func TestABudgetDoesNotAllocate(t *testing.T) {
 	table, path, r := bound(t)
 	var hits atomic.Uint64
 	r.SetBudgets(NewBudget(1<<20, &hits), NewBudget(1<<20, &hits), NewBudget(1<<30, &hits))
-	p := make([]byte, 1200)
+	p := run(make([]byte, 1200))
 	if n := testing.AllocsPerRun(2000, func() { table.Forward(path, 0x4000, p) }); n != 0 {
 		t.Errorf("Forward under budgets: %v allocations per datagram, want 0", n)
 	}

@@ -9,11 +9,10 @@ import "net/netip"
 func (r *Relay) SendUnfragmented(peer netip.AddrPort, p []byte) bool {
 	r.dfMu.Lock()
 	defer r.dfMu.Unlock()
-	v6 := r.o.Relayed.Addr().Is6()
-	if err := setDontFragment(r.o.Conn, v6, true); err != nil {
+	if err := r.socket.setDontFragment(true); err != nil {
 		r.stats.FailedUp.Add(1)
 		return false
 	}
-	defer func() { _ = setDontFragment(r.o.Conn, v6, false) }()
+	defer func() { _ = r.socket.setDontFragment(false) }()
 	return r.SendTo(peer, p)
 }

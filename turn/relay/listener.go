@@ -8,76 +8,135 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
-	"time"
+	"syscall"
 )
 
-// Listener is one UDP socket that clients send to.
+// Listener is one UDP address that clients send to: a socket for each core,
+// between which the kernel spreads the clients, and a loop for each.
 type Listener struct {
-	conn  *net.UDPConn
-	local netip.AddrPort // what the socket is bound to; may be unspecified
-	table *Table
-	drops atomic.Uint64
-
-	overruns overruns
+	sockets []*socket
+	local   netip.AddrPort // what the sockets are bound to; may be unspecified
+	table   *Table
+	drops   atomic.Uint64
 }
 
 // Control is given every datagram that the data plane does not forward. p is
-// the listener's buffer and valid during the call only.
+// the listener's buffer and valid during the call only. Datagrams of one
+// client come one after the other, those of several clients at once.
 type Control func(l *Listener, path Path, p []byte)
 
 // socketBuffer is asked of the kernel for each listening socket; the kernel
 // gives what net.core.rmem_max allows.
 const socketBuffer = 4 << 20
 
-// Listen opens a listening UDP socket. An unspecified address listens on every
-// address of its family, and answers leave from the address that the client
-// had sent to.
-func Listen(addr netip.AddrPort, table *Table) (*Listener, error) {
+// Listen opens a listening UDP address with so many sockets; 1 where they
+// cannot share it. An unspecified address listens on every address of its
+// family, and answers leave from the address that the client had sent to.
+func Listen(addr netip.AddrPort, table *Table, sockets int) (*Listener, error) {
 	network := "udp4"
 	if addr.Addr().Is6() {
 		network = "udp6"
 	}
-	pc, err := new(net.ListenConfig).ListenPacket(context.Background(), network, addr.String())
-	if err != nil {
-		return nil, err
+	if !canShare {
+		sockets = 1
 	}
-	return listener(pc.(*net.UDPConn), table)
+	if sockets > 1 {
+		// Sockets that share an address would share it with those of another
+		// server, too.
+		alone, err := new(net.ListenConfig).ListenPacket(context.Background(), network, addr.String())
+		if err != nil {
+			return nil, err
+		}
+		local := alone.LocalAddr().(*net.UDPAddr).AddrPort()
+		addr = netip.AddrPortFrom(addr.Addr(), local.Port())
+		alone.Close()
+	}
+	config := net.ListenConfig{}
+	if sockets > 1 {
+		config.Control = func(_, _ string, c syscall.RawConn) error {
+			var failed error
+			if err := c.Control(func(fd uintptr) { failed = shared(fd) }); err != nil {
+				return err
+			}
+			return failed
+		}
+	}
+	l := &Listener{table: table}
+	for range max(1, sockets) {
+		pc, err := config.ListenPacket(context.Background(), network, addr.String())
+		if err == nil {
+			err = l.add(pc.(*net.UDPConn))
+		}
+		if err != nil {
+			l.Close()
+			return nil, err
+		}
+	}
+	return l, nil
 }
 
-// Adopt makes a listener of a socket that another process or server opened
-// with Listen. The file stays the caller's.
-func Adopt(f *os.File, table *Table) (*Listener, error) {
-	pc, err := net.FilePacketConn(f)
-	if err != nil {
-		return nil, err
+// Adopt makes a listener of the sockets that another process or server opened
+// with Listen. The files stay the caller's.
+func Adopt(files []*os.File, table *Table) (*Listener, error) {
+	l := &Listener{table: table}
+	for _, f := range files {
+		pc, err := net.FilePacketConn(f)
+		if err == nil {
+			if conn, ok := pc.(*net.UDPConn); ok {
+				err = l.add(conn)
+			} else {
+				pc.Close()
+				err = errors.New("not a UDP socket")
+			}
+		}
+		if err != nil {
+			l.Close()
+			return nil, err
+		}
 	}
-	conn, ok := pc.(*net.UDPConn)
-	if !ok {
-		pc.Close()
-		return nil, errors.New("not a UDP socket")
+	if len(l.sockets) == 0 {
+		return nil, errors.New("no socket")
 	}
-	return listener(conn, table)
+	return l, nil
 }
 
-func listener(conn *net.UDPConn, table *Table) (*Listener, error) {
+// add takes over a socket.
+func (l *Listener) add(conn *net.UDPConn) error {
 	_ = conn.SetReadBuffer(socketBuffer)
 	_ = conn.SetWriteBuffer(socketBuffer)
 	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
-	if local.Addr().IsUnspecified() {
-		if err := askDestination(conn, local.Addr().Is6()); err != nil {
-			conn.Close()
-			return nil, fmt.Errorf("listen on %v: %w", local, err)
-		}
+	l.local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
+	s, err := newSocket(conn, l.local.Addr().Is6())
+	if err == nil && l.local.Addr().IsUnspecified() {
+		err = s.askDestination()
 	}
-	return &Listener{conn: conn, local: local, table: table, overruns: overruns{conn: conn}}, nil
+	if err != nil {
+		conn.Close()
+		return fmt.Errorf("listen on %v: %w", l.local, err)
+	}
+	l.sockets = append(l.sockets, s)
+	return nil
 }
 
-// File returns a duplicate of the socket, for Adopt.
-func (l *Listener) File() (*os.File, error) { return l.conn.File() }
+// Files returns duplicates of the sockets, for Adopt.
+func (l *Listener) Files() ([]*os.File, error) {
+	var files []*os.File
+	for _, s := range l.sockets {
+		f, err := s.conn.File()
+		if err != nil {
+			for _, f := range files {
+				f.Close()
+			}
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
 
-// Addr returns the address the socket is bound to.
+// Addr returns the address the sockets are bound to.
 func (l *Listener) Addr() netip.AddrPort { return l.local }
 
 // Drops returns how many datagrams could not be sent to clients.
@@ -85,75 +144,110 @@ func (l *Listener) Drops() uint64 { return l.drops.Load() }
 
 // Overruns returns how many datagrams of clients the kernel dropped because we
 // did not read in time. It asks the kernel.
-func (l *Listener) Overruns() uint64 { return l.overruns.count() }
+func (l *Listener) Overruns() (n uint64) {
+	for _, s := range l.sockets {
+		n += s.overruns.count(s.conn)
+	}
+	return n
+}
 
 // Serve reads until Close: ChannelData on a bound channel is forwarded,
 // everything else goes to control. It returns nil after Close; a passing error
-// of the socket does not end it.
+// of a socket does not end it.
 func (l *Listener) Serve(control Control) error {
-	buf := make([]byte, 65536)
-	oob := make([]byte, oobSize)
-	for {
-		n, oobn, _, from, err := l.conn.ReadMsgUDPAddrPort(buf, oob)
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			// ICMP errors for earlier answers land here and are followed by
-			// a good read; anything that stays must not spin.
-			time.Sleep(time.Millisecond)
-			continue
-		}
-		path := Path{
-			Client: netip.AddrPortFrom(from.Addr().Unmap(), from.Port()),
-			Server: l.local,
-		}
-		if l.local.Addr().IsUnspecified() {
-			if to, ok := destination(oob[:oobn]); ok {
-				path.Server = netip.AddrPortFrom(to, l.local.Port())
-			}
-		}
-		p := buf[:n]
-		if n >= headroom && p[0]&0xC0 == 0x40 {
-			size := int(binary.BigEndian.Uint16(p[2:]))
-			if size <= n-headroom {
-				l.table.Forward(path, binary.BigEndian.Uint16(p), p[headroom:headroom+size])
-			}
-			continue
-		}
-		control(l, path, p)
+	var wg sync.WaitGroup
+	errs := make([]error, len(l.sockets))
+	for i, s := range l.sockets {
+		wg.Go(func() { errs[i] = s.receive(func(b *batch) { l.handle(b, control) }) })
 	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// handle sorts what one read of a socket returned. ChannelData of one client
+// on one channel is forwarded as one run, in its order with everything else.
+func (l *Listener) handle(b *batch, control Control) {
+	var run Path
+	var channel uint16
+	for i := range b.received {
+		d := &b.received[i]
+		path := Path{Client: d.from, Server: l.local}
+		if d.to.IsValid() && l.local.Addr().IsUnspecified() {
+			path.Server = netip.AddrPortFrom(d.to, l.local.Port())
+		}
+		for p, rest := d.cut(d.payload); ; p, rest = d.cut(rest) {
+			number, payload, ok := channelData(p)
+			if len(b.frames) > 0 && (!ok || number != channel || path != run) {
+				l.table.Forward(run, channel, b.frames)
+				b.frames = b.frames[:0]
+			}
+			switch {
+			case ok:
+				run, channel = path, number
+				b.frames = append(b.frames, Frame{Payload: payload})
+			case len(p) < headerSize || p[0]&0xC0 != 0x40: // else it announces more than there is
+				control(l, path, p)
+			}
+			if len(rest) == 0 {
+				break
+			}
+		}
+	}
+	if len(b.frames) > 0 {
+		l.table.Forward(run, channel, b.frames)
+	}
+}
+
+// channelData splits a ChannelData message, which may be padded.
+func channelData(p []byte) (channel uint16, payload []byte, ok bool) {
+	if len(p) < headerSize || p[0]&0xC0 != 0x40 {
+		return 0, nil, false
+	}
+	size := int(binary.BigEndian.Uint16(p[2:]))
+	if size > len(p)-headerSize {
+		return 0, nil, false
+	}
+	return binary.BigEndian.Uint16(p), p[headerSize : headerSize+size], true
+}
+
+// of returns the socket that a client is answered through. Any would do; it is
+// always the same, so that answers keep their order.
+func (l *Listener) of(client netip.AddrPort) *socket {
+	return l.sockets[int(client.Port())%len(l.sockets)]
+}
+
+// addressOf returns where and from where a client is answered.
+func (l *Listener) addressOf(s *socket, path Path) address {
+	if l.local.Addr().IsUnspecified() {
+		return s.addressOf(path.Client, path.Server.Addr())
+	}
+	return s.addressOf(path.Client, netip.Addr{})
 }
 
 // Send answers on a path. A datagram that the kernel does not take is lost.
 func (l *Listener) Send(path Path, p []byte) {
-	var oob []byte
-	if l.local.Addr().IsUnspecified() {
-		var space [oobSize]byte
-		oob = appendSource(space[:0], path.Server.Addr())
-	}
-	if _, _, err := l.conn.WriteMsgUDPAddrPort(p, oob, path.Client); err != nil {
+	s := l.of(path.Client)
+	to := l.addressOf(s, path)
+	b := takeSingle(p)
+	defer b.done()
+	if s.send(&to, b.frames[:]) > 0 {
 		l.drops.Add(1)
 	}
 }
 
 // Egress returns the way to the client of a path.
-func (l *Listener) Egress(path Path) Egress { return &datagrams{l, path} }
-
-type datagrams struct {
-	l    *Listener
-	path Path
+func (l *Listener) Egress(path Path) Egress {
+	s := l.of(path.Client)
+	return &datagrams{l: l, s: s, to: l.addressOf(s, path)}
 }
 
-func (d *datagrams) Send(frames [][]byte) {
-	for _, f := range frames {
-		d.l.Send(d.path, f)
-	}
-}
-
-// Close ends Serve. Allocations whose clients used the socket lose their way
+// Close ends Serve. Allocations whose clients used the sockets lose their way
 // to them.
 func (l *Listener) Close() error {
-	l.overruns.count()
-	return l.conn.Close()
+	l.Overruns()
+	var errs []error
+	for _, s := range l.sockets {
+		errs = append(errs, s.conn.Close())
+	}
+	return errors.Join(errs...)
 }

@@ -7,14 +7,11 @@ import (
 
 // overruns counts the datagrams that the kernel dropped because the receive
 // buffer of a socket was full.
-type overruns struct {
-	conn *net.UDPConn
-	last atomic.Uint64
-}
+type overruns struct{ last atomic.Uint64 }
 
 // count asks the kernel, and says what it said last when the socket is closed.
-func (o *overruns) count() uint64 {
-	if n, ok := receiveDrops(o.conn); ok {
+func (o *overruns) count(conn *net.UDPConn) uint64 {
+	if n, ok := receiveDrops(conn); ok {
 		o.last.Store(n)
 	}
 	return o.last.Load()

@@ -7,12 +7,12 @@ import (
 )
 
 func TestWhatTheKernelDropsIsCounted(t *testing.T) {
-	l, err := Listen(netip.MustParseAddrPort("127.0.0.1:0"), NewTable())
+	l, err := Listen(netip.MustParseAddrPort("127.0.0.1:0"), NewTable(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	_ = l.conn.SetReadBuffer(4096)
+	_ = l.sockets[0].conn.SetReadBuffer(4096)
 	c, err := net.Dial("udp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)

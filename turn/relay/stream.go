@@ -54,6 +54,9 @@ type Stream struct {
 	wg      sync.WaitGroup // the writer
 }
 
+// frames holds what waits.
+var frames = sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}
+
 type queued struct {
 	frame *[]byte
 	since time.Time
@@ -77,12 +80,12 @@ func (s *Stream) Waiting() int {
 }
 
 // Send queues media frames.
-func (s *Stream) Send(batch [][]byte) { s.enqueue(&s.media, batch) }
+func (s *Stream) Send(batch []Frame) { s.enqueue(&s.media, batch) }
 
 // Answer queues one control message ahead of all media.
-func (s *Stream) Answer(p []byte) { s.enqueue(&s.answers, [][]byte{p}) }
+func (s *Stream) Answer(p []byte) { s.enqueue(&s.answers, []Frame{{Payload: p}}) }
 
-func (s *Stream) enqueue(queue *[]queued, batch [][]byte) {
+func (s *Stream) enqueue(queue *[]queued, batch []Frame) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,7 +94,7 @@ func (s *Stream) enqueue(queue *[]queued, batch [][]byte) {
 	}
 	for _, p := range batch {
 		f := frames.Get().(*[]byte)
-		*f = append((*f)[:0], p...)
+		*f = p.append((*f)[:0])
 		for len(*f)%4 != 0 { // RFC 8656 section 12.5
 			*f = append(*f, 0)
 		}

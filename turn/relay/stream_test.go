@@ -9,7 +9,9 @@ import (
 	"time"
 )
 
-// frame is one ChannelData frame of n payload bytes.
+// media is one frame of n payload bytes, frame the same on the wire.
+func media(n int, fill byte) Frame { return Frame{0x4000, bytes.Repeat([]byte{fill}, n)} }
+
 func frame(n int, fill byte) []byte {
 	return append([]byte{0x40, 0x00, byte(n >> 8), byte(n)}, bytes.Repeat([]byte{fill}, n)...)
 }
@@ -19,7 +21,7 @@ func TestStreamPadsAndKeepsOrder(t *testing.T) {
 	defer client.Close()
 	s := NewStream(server, StreamLimits{})
 	defer func() { server.Close(); s.Close() }()
-	s.Send([][]byte{frame(5, 'a'), frame(4, 'b')})
+	s.Send([]Frame{media(5, 'a'), media(4, 'b')})
 	want := append(append(frame(5, 'a'), 0, 0, 0), frame(4, 'b')...)
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(client, got); err != nil || !bytes.Equal(got, want) {
@@ -33,7 +35,7 @@ func TestStreamOfASlowReader(t *testing.T) {
 		s := NewStream(server, StreamLimits{Age: 300 * time.Millisecond, Bytes: 64 << 10})
 		defer func() { client.Close(); s.Close() }()
 		for range 1000 {
-			s.Send([][]byte{frame(1200, 'm')})
+			s.Send([]Frame{media(1200, 'm')})
 		}
 		synctest.Wait()
 		s.mu.Lock()
@@ -42,7 +44,7 @@ func TestStreamOfASlowReader(t *testing.T) {
 		}
 		s.mu.Unlock()
 		time.Sleep(time.Second) // everything in the queue is too old now
-		s.Send([][]byte{frame(8, 'n')})
+		s.Send([]Frame{media(8, 'n')})
 		s.Answer([]byte("answer 1"))
 		synctest.Wait()
 
@@ -75,7 +77,7 @@ func TestStreamCutsAClientThatTakesNothing(t *testing.T) {
 		defer client.Close()
 		s := NewStream(server, StreamLimits{Stall: 15 * time.Second})
 		defer s.Close()
-		s.Send([][]byte{frame(100, 'x')})
+		s.Send([]Frame{media(100, 'x')})
 		time.Sleep(16 * time.Second)
 		synctest.Wait()
 		if _, err := server.Write([]byte("x")); err == nil {

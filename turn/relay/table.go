@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"maps"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -12,15 +13,16 @@ type Path struct {
 	Client, Server netip.AddrPort
 }
 
-// Table finds the relay of a UDP client. It is safe for concurrent use.
+// Table finds the relay of a UDP client. It is safe for concurrent use, and
+// finding takes no lock.
 type Table struct {
 	shards [64]shard
 	strays atomic.Uint64
 }
 
 type shard struct {
-	mu     sync.RWMutex
-	relays map[Path]*Relay
+	mu     sync.Mutex // held by those who change the fields below
+	relays atomic.Pointer[map[Path]*Relay]
 	// expected are paths whose clients may turn out to have a relay; see Expect.
 	expected map[Path]func()
 }
@@ -33,7 +35,7 @@ func (t *Table) Strays() uint64 { return t.strays.Load() }
 func NewTable() *Table {
 	t := new(Table)
 	for i := range t.shards {
-		t.shards[i].relays = make(map[Path]*Relay)
+		t.shards[i].relays.Store(&map[Path]*Relay{})
 	}
 	return t
 }
@@ -45,12 +47,19 @@ func (t *Table) shard(p Path) *shard {
 	return &t.shards[(h^h>>6)%uint(len(t.shards))]
 }
 
+// change replaces the relays of a shard. s.mu is held.
+func (s *shard) change(f func(map[Path]*Relay)) {
+	next := maps.Clone(*s.relays.Load())
+	f(next)
+	s.relays.Store(&next)
+}
+
 // Set makes r the relay of the path.
 func (t *Table) Set(p Path, r *Relay) {
 	s := t.shard(p)
 	s.mu.Lock()
-	s.relays[p] = r
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	s.change(func(relays map[Path]*Relay) { relays[p] = r })
 }
 
 // Expect has arrived called when ChannelData comes on a path without a relay,
@@ -73,41 +82,37 @@ func (t *Table) Expect(p Path, arrived func()) {
 func (t *Table) Delete(p Path, r *Relay) {
 	s := t.shard(p)
 	s.mu.Lock()
-	if s.relays[p] == r {
-		delete(s.relays, p)
+	defer s.mu.Unlock()
+	if (*s.relays.Load())[p] == r {
+		s.change(func(relays map[Path]*Relay) { delete(relays, p) })
 	}
+}
+
+// find returns the relay of a path, or nil.
+func (t *Table) find(p Path) *Relay {
+	s := t.shard(p)
+	if r := (*s.relays.Load())[p]; r != nil {
+		return r
+	}
+	s.mu.Lock()
+	arrived := s.expected[p]
 	s.mu.Unlock()
-}
-
-// Forward sends the payload of a ChannelData message from a UDP client to its
-// peer. It does not allocate and does not keep p. It reports false when the
-// five-tuple has no relay or the channel is not bound.
-func (t *Table) Forward(path Path, channel uint16, p []byte) bool {
-	s := t.shard(path)
-	s.mu.RLock()
-	r := s.relays[path]
-	s.mu.RUnlock()
-	if r == nil {
-		if r = t.arrive(path); r == nil {
-			t.strays.Add(1)
-			return false
-		}
-	}
-	return r.Forward(channel, p)
-}
-
-// arrive returns the relay of a path that has got one just because something
-// came on it.
-func (t *Table) arrive(path Path) *Relay {
-	s := t.shard(path)
-	s.mu.RLock()
-	arrived := s.expected[path]
-	s.mu.RUnlock()
 	if arrived == nil {
 		return nil
 	}
 	arrived()
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.relays[path]
+	return (*s.relays.Load())[p]
+}
+
+// Forward sends the payloads of ChannelData messages of one channel from a UDP
+// client to their peer. It neither locks nor allocates and does not keep them.
+// It reports false when the five-tuple has no relay or the channel is not
+// bound.
+func (t *Table) Forward(path Path, channel uint16, payloads []Frame) bool {
+	r := t.find(path)
+	if r == nil {
+		t.strays.Add(uint64(len(payloads)))
+		return false
+	}
+	return r.forward(channel, payloads)
 }

@@ -1,0 +1,100 @@
+package relay
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"sync"
+)
+
+// A Frame is one message on its way: the payload of a ChannelData message, or,
+// with Channel 0, a whole datagram. The header is written where the frame is
+// sent, so that a payload is never moved to make room for it.
+type Frame struct {
+	Channel uint16
+	Payload []byte
+}
+
+// size returns the length on the wire, without padding.
+func (f *Frame) size() int {
+	if f.Channel != 0 {
+		return headerSize + len(f.Payload)
+	}
+	return len(f.Payload)
+}
+
+// append appends the frame as it is on the wire, without padding.
+func (f *Frame) append(dst []byte) []byte {
+	if f.Channel != 0 {
+		dst = binary.BigEndian.AppendUint16(dst, f.Channel)
+		dst = binary.BigEndian.AppendUint16(dst, uint16(len(f.Payload)))
+	}
+	return append(dst, f.Payload...)
+}
+
+// headerSize is that of ChannelData (RFC 8656 section 12.4).
+const headerSize = 4
+
+// received is what one read of a socket returned: one datagram, or several of
+// one sender and one size that the kernel has put together (UDP_GRO).
+type received struct {
+	payload []byte
+	segment int // size of each datagram but the last; 0 for one alone
+	from    netip.AddrPort
+	to      netip.Addr // address of ours, if the socket asked for it
+}
+
+// cut returns the first datagram of what is left of a read, and the rest.
+func (d *received) cut(left []byte) (datagram, rest []byte) {
+	if d.segment == 0 || len(left) <= d.segment {
+		return left, nil
+	}
+	return left[:d.segment], left[d.segment:]
+}
+
+// A batch is what one turn of a loop reads, and room for what it sends of it.
+// The payloads are its own, and good until the turn ends.
+type batch struct {
+	received []received
+	delivery
+	inbox
+}
+
+// batches are kept for whoever reads next: a socket that is idle holds none.
+// The last one used is the first to be used again, as it is in the cache, and
+// the garbage collector takes none away.
+var batches struct {
+	mu   sync.Mutex
+	free []*batch
+}
+
+func takeBatch() *batch {
+	batches.mu.Lock()
+	defer batches.mu.Unlock()
+	if n := len(batches.free); n > 0 {
+		b := batches.free[n-1]
+		batches.free = batches.free[:n-1]
+		return b
+	}
+	return newBatch()
+}
+
+func (b *batch) done() {
+	b.received = b.received[:0]
+	b.clear()
+	batches.mu.Lock()
+	defer batches.mu.Unlock()
+	batches.free = append(batches.free, b)
+}
+
+// datagrams is the Egress of a UDP client.
+type datagrams struct {
+	l  *Listener
+	s  *socket
+	to address
+}
+
+func (d *datagrams) Send(frames []Frame) {
+	if failed := d.s.send(&d.to, frames); failed > 0 {
+		d.l.drops.Add(uint64(failed))
+	}
+}
