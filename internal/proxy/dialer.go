@@ -279,7 +279,7 @@ func (d *Dialer) Handshake(ctx context.Context, u *Upstream, c net.Conn, protos 
 	if !u.TLS {
 		return c, nil
 	}
-	t, err := d.secure(ctx, c, u.Host, protos...)
+	t, err := d.secure(ctx, c, u.serverName(), protos...)
 	if err != nil {
 		return nil, &Error{Upstream: u.Name, Phase: "tls", Cause: Classify(err), Err: err}
 	}

@@ -274,50 +274,6 @@ func TestParseUpstream(t *testing.T) {
 	}
 }
 
-func TestPool(t *testing.T) {
-	p, err := NewPool([]string{"https://a.example", "https://b.example"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Unix(1000, 0)
-	p.now = func() time.Time { return now }
-	order := func() string {
-		s := ""
-		for _, u := range p.Candidates() {
-			s += u.Host[:1]
-		}
-		return s
-	}
-	a, b := p.ups[0], p.ups[1]
-	if got := order(); got != "ab" {
-		t.Errorf("healthy: order %s, want ab", got)
-	}
-	if !p.Failed(a, io.EOF) || p.Failed(a, io.EOF) {
-		t.Error("Failed does not report the change once")
-	}
-	if got := order(); got != "ba" {
-		t.Errorf("a is out: order %s, want ba", got)
-	}
-	p.Failed(b, io.EOF)
-	if got := order(); got != "ab" {
-		t.Errorf("all out: order %s, want each once", got)
-	}
-	p.Worked(b)
-	now = now.Add(downTime)
-	if got := order(); got != "ab" {
-		t.Errorf("after ten seconds: order %s, want a trial of a", got)
-	}
-	if got := order(); got != "ba" {
-		t.Errorf("during the trial: order %s, want ba", got)
-	}
-	if !p.Worked(a) || p.Worked(a) {
-		t.Error("Worked does not report the change once")
-	}
-	if p.Failed(a, context.Canceled) || order() != "ab" {
-		t.Error("a client that left took the upstream out")
-	}
-}
-
 func TestGuardSeesTheAddressThatIsDialled(t *testing.T) {
 	refused := errors.New("refused by the guard")
 	answers := []netip.Addr{netip.MustParseAddr("::ffff:127.0.0.1"), netip.MustParseAddr("127.0.0.2")}

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"crypto/rand"
 	"net/http"
 	"net/textproto"
 	"strings"
@@ -27,6 +26,8 @@ type HeaderPolicy struct {
 	KeepUnderscore  bool // pass names with '_'
 	Identify        bool // also send X-Real-IP, X-Request-ID, X-Forwarded-Proto and X-Forwarded-Host
 
+	Add []Field // fields of our own, which replace the client's of the same name
+
 	HideServer bool // drop Server, X-Powered-By and Via of the upstream
 }
 
@@ -40,13 +41,19 @@ func (p *HeaderPolicy) Request(r *http.Request) http.Header {
 	out := make(http.Header, len(r.Header)+1)
 	named := connectionNames(r.Header)
 	for name, values := range r.Header {
+		underscore := strings.IndexByte(name, '_') >= 0
+		if underscore && !p.KeepUnderscore || !ValidName(name) || named[name] {
+			continue
+		}
+		as := name
+		if underscore { // CGI and its heirs read X_Real_IP as X-Real-IP
+			as = textproto.CanonicalMIMEHeaderKey(strings.ReplaceAll(name, "_", "-"))
+		}
 		switch {
-		case hopByHop[name], named[name], never[name], dangerousPrefix(name),
-			!ValidName(name),
-			!p.KeepCredentials && (name == "Cookie" || name == "Authorization"),
-			!p.KeepUnderscore && strings.IndexByte(name, '_') >= 0,
-			!trusted && claimsOrigin(name),
-			name == "X-Forwarded-For":
+		case hopByHop[as], never[as], dangerousPrefix(as),
+			!p.KeepCredentials && (as == "Cookie" || as == "Authorization"),
+			!trusted && claimsOrigin(as),
+			as == "X-Forwarded-For", p.adds(as):
 			continue
 		}
 		for _, v := range values {
@@ -58,9 +65,11 @@ func (p *HeaderPolicy) Request(r *http.Request) http.Header {
 	if xff := p.forwardedFor(r, trusted); xff != "" {
 		out["X-Forwarded-For"] = []string{xff}
 	}
+	id := ""
 	if p.Identify {
-		p.identify(r, trusted, out)
+		id = p.identify(r, trusted, out)
 	}
+	p.add(r, id, out)
 	return out
 }
 
@@ -83,23 +92,21 @@ func (p *HeaderPolicy) forwardedFor(r *http.Request, trusted bool) string {
 	return strings.Join(append(list, own), ", ")
 }
 
-func (p *HeaderPolicy) identify(r *http.Request, trusted bool, out http.Header) {
+// identify returns the id that the request has got or has kept.
+func (p *HeaderPolicy) identify(r *http.Request, trusted bool, out http.Header) (id string) {
 	if client := p.Trust.Client(r); client.IsValid() {
 		out["X-Real-Ip"] = []string{client.String()}
 	}
 	if !trusted || out["X-Forwarded-Proto"] == nil {
-		proto := "http"
-		if r.TLS != nil {
-			proto = "https"
-		}
-		out["X-Forwarded-Proto"] = []string{proto}
+		out["X-Forwarded-Proto"] = []string{proto(r)}
 	}
 	if (!trusted || out["X-Forwarded-Host"] == nil) && ValidHost(r.Host) {
 		out["X-Forwarded-Host"] = []string{r.Host}
 	}
 	if !trusted || out["X-Request-Id"] == nil {
-		out["X-Request-Id"] = []string{rand.Text()}
+		out["X-Request-Id"] = []string{newID()}
 	}
+	return out["X-Request-Id"][0]
 }
 
 // Response copies the header of an upstream's answer into dst, without the

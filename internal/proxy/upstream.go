@@ -8,11 +8,10 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync/atomic"
-	"time"
 )
 
-// An Upstream is one server behind us. Its fields are fixed after [ParseUpstream].
+// An Upstream is one server behind us. Its exported fields are fixed after
+// [ParseUpstream] or [NewPool]; its health changes.
 type Upstream struct {
 	Name string // host:port, for logs and metrics
 	Host string // lower case; what DNS, SNI and the certificate check use
@@ -20,8 +19,40 @@ type Upstream struct {
 	TLS  bool
 	Path string // base path, undecoded, "" for none
 
-	literal bool         // Host is an address
-	down    atomic.Int64 // UnixNano until which it is not preferred; 0 is healthy
+	Weight int  // share of the clients where they are spread, 1 to [MaxWeight]
+	Off    bool // nobody is sent there
+	Backup bool // only while no other upstream can be used
+
+	sni     string // name for TLS instead of Host, "" for none
+	host    string // Host field instead of Name, "" for none
+	literal bool   // Host is an address
+	checked bool   // active checks have a say
+	health  *health
+}
+
+// MaxWeight is the largest weight of an upstream, and the one it has by default.
+const MaxWeight = 100
+
+// A Target is an upstream as it is configured.
+type Target struct {
+	URL    string // as for [ParseUpstream]
+	Weight int    // 1 to [MaxWeight]; zero means MaxWeight
+	Off    bool
+	Backup bool
+
+	// ServerName is what TLS asks for and the certificate is verified for, instead
+	// of the name in URL; Host is what the Host field says. Both may be "".
+	ServerName string
+	Host       string
+}
+
+// Targets makes targets of plain URLs.
+func Targets(urls ...string) []Target {
+	list := make([]Target, len(urls))
+	for i, u := range urls {
+		list[i].URL = u
+	}
+	return list
 }
 
 // ParseUpstream reads a base URL: http, https, ws or wss, host, optional port and
@@ -31,7 +62,7 @@ func ParseUpstream(s string) (*Upstream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upstream: %w", errors.Unwrap(err))
 	}
-	up := &Upstream{}
+	up := &Upstream{Weight: MaxWeight, health: new(health)}
 	port := ""
 	switch u.Scheme {
 	case "https", "wss":
@@ -68,6 +99,30 @@ func ParseUpstream(s string) (*Upstream, error) {
 	return up, nil
 }
 
+// newUpstream reads a target.
+func newUpstream(t Target) (*Upstream, error) {
+	u, err := ParseUpstream(t.URL)
+	if err != nil {
+		return nil, err
+	}
+	u.Off, u.Backup = t.Off, t.Backup
+	if t.Weight != 0 {
+		u.Weight = t.Weight
+	}
+	switch {
+	case u.Weight < 1 || u.Weight > MaxWeight:
+		return nil, fmt.Errorf("upstream %q: weight %d is not 1 to %d", t.URL, t.Weight, MaxWeight)
+	case t.ServerName != "" && !u.TLS:
+		return nil, fmt.Errorf("upstream %q: a server name without TLS", t.URL)
+	case t.ServerName != "" && !validUpstreamName(strings.ToLower(t.ServerName)):
+		return nil, fmt.Errorf("upstream %q: server name %q is no host name", t.URL, t.ServerName)
+	case t.Host != "" && !ValidHost(t.Host):
+		return nil, fmt.Errorf("upstream %q: host %q: want host[:port]", t.URL, t.Host)
+	}
+	u.sni, u.host = strings.ToLower(t.ServerName), t.Host
+	return u, nil
+}
+
 func validUpstreamName(s string) bool {
 	for i := 0; i < len(s); i++ {
 		c := s[i]
@@ -78,9 +133,12 @@ func validUpstreamName(s string) bool {
 	return s != "" && len(s) <= 253
 }
 
-// HostHeader returns what Host must say: the upstream's name, with the port unless it is
-// the scheme's own.
+// HostHeader returns what Host must say: what the target names, else the upstream's name,
+// with the port unless it is the scheme's own.
 func (u *Upstream) HostHeader() string {
+	if u.host != "" {
+		return u.host
+	}
 	if u.TLS && u.Port == 443 || !u.TLS && u.Port == 80 {
 		if strings.Contains(u.Host, ":") {
 			return "[" + u.Host + "]"
@@ -90,71 +148,31 @@ func (u *Upstream) HostHeader() string {
 	return u.Name
 }
 
+// serverName is what TLS asks for and the certificate must be for.
+func (u *Upstream) serverName() string {
+	if u.sni != "" {
+		return u.sni
+	}
+	return u.Host
+}
+
 // Target returns the request target for a remainder and query of the client's,
 // see [Join].
 func (u *Upstream) Target(rest, query string) string { return Join(u.Path, rest) + query }
 
-// downTime is how long an upstream that failed is passed over.
-const downTime = 10 * time.Second
-
-// A Pool is a list of upstreams in order of preference. One failure takes an upstream
-// out for ten seconds, then one request tries it again.
-type Pool struct {
-	ups []*Upstream
-	now func() time.Time
-}
-
-// NewPool parses the base URLs of a pool; there must be at least one.
-func NewPool(urls []string) (*Pool, error) {
-	if len(urls) == 0 {
-		return nil, errors.New("no upstream")
+// URI returns the base URL in one spelling, with the name for TLS behind it when
+// that is another one. It tells the members of a pool apart.
+func (u *Upstream) URI() string {
+	s := "http://"
+	if u.TLS {
+		s = "https://"
 	}
-	p := &Pool{now: time.Now}
-	for _, s := range urls {
-		u, err := ParseUpstream(s)
-		if err != nil {
-			return nil, err
-		}
-		p.ups = append(p.ups, u)
+	s += u.Name + u.Path
+	if u.sni != "" {
+		s += " sni=" + u.sni
 	}
-	return p, nil
-}
-
-// Upstreams returns the members in order of preference; do not change the slice.
-func (p *Pool) Upstreams() []*Upstream { return p.ups }
-
-// Candidates returns the upstreams to try for one request, each at most once:
-// the healthy ones and one whose trial is due, in order of preference, then as a last
-// resort those that are out.
-func (p *Pool) Candidates() []*Upstream {
-	now := p.now().UnixNano()
-	order := make([]*Upstream, 0, len(p.ups))
-	var out []*Upstream
-	for _, u := range p.ups {
-		down := u.down.Load()
-		if down == 0 || down <= now && u.down.CompareAndSwap(down, now+int64(downTime)) {
-			order = append(order, u)
-		} else {
-			out = append(out, u)
-		}
+	if u.host != "" {
+		s += " host=" + u.host
 	}
-	return append(order, out...)
+	return s
 }
-
-// Failed takes an upstream out; changed is true when it was healthy before. An error
-// that says nothing about the upstream, as of a client that left, changes nothing.
-func (p *Pool) Failed(u *Upstream, err error) (changed bool) {
-	switch Classify(err) {
-	case CauseCanceled, CauseLocal:
-		return false
-	}
-	return u.down.Swap(p.now().Add(downTime).UnixNano()) == 0
-}
-
-// Worked puts an upstream back; changed is true when it was out before.
-func (p *Pool) Worked(u *Upstream) (changed bool) {
-	return u.down.Load() != 0 && u.down.Swap(0) != 0
-}
-
-// Down reports whether an upstream is taken out, for status pages.
-func (u *Upstream) Down() bool { return u.down.Load() != 0 }
