@@ -185,19 +185,34 @@ const ProxyFromEnv = "env"
 
 // Signaling is a WebSocket route.
 type Signaling struct {
-	Path            string     `toml:"path" reload:"live"` // with and without the final slash is the same route
-	Preset          string     `toml:"preset" reload:"live"`
-	Upstream        []*url.URL `toml:"upstream" reload:"live"` // scheme http or https
-	XFF             string     `toml:"xff" reload:"live" one:"replace|append"`
-	Answer          string     `toml:"answer" reload:"live" one:"standard|qrator"`
-	Origins         []string   `toml:"origins" reload:"live"`
-	SDKAppIDs       []uint64   `toml:"sdk_app_ids" reload:"live"`
-	IdleTimeout     Duration   `toml:"idle_timeout" reload:"live"` // 0: never
-	MaxMessage      Size       `toml:"max_message" reload:"live"`  // 0: no limit
-	KeepCookies     bool       `toml:"keep_cookies" reload:"live"` // Cookie and Authorization
-	KeepUnderscores bool       `toml:"keep_underscores" reload:"live"`
-	Inspection                 // its keys stand in the route's own table
-	Reach           Upstream   // its keys too
+	Path     string   `toml:"path" reload:"live"` // with and without the final slash is the same route
+	Preset   string   `toml:"preset" reload:"live"`
+	Upstream []Target `toml:"upstream" reload:"live"`
+	Balance  string   `toml:"balance" reload:"live"` // "order", "client_ip", "query:NAME" or "least_connections"
+
+	HealthCheck    string   `toml:"health_check" reload:"live" one:"off|connect|websocket"`
+	HealthInterval Duration `toml:"health_interval" reload:"live"`
+	HealthRise     int      `toml:"health_rise" reload:"live"`
+	HealthFall     int      `toml:"health_fall" reload:"live"`
+	HealthPath     string   `toml:"health_path" reload:"live"` // empty: the upstream's own
+
+	XFF        string                 `toml:"xff" reload:"live" one:"replace|append"`
+	Identify   bool                   `toml:"identify" reload:"live"`
+	AddHeaders map[string]HeaderValue `toml:"add_headers" reload:"live"`
+	Answer     string                 `toml:"answer" reload:"live" one:"standard|qrator"`
+	Silent     []string               `toml:"silent" reload:"live" one:"clients|limit|errors"`
+
+	Clients                  []netip.Prefix `toml:"clients" reload:"live"`                     // empty: everybody
+	MaxConnectionsPerAddress int            `toml:"max_connections_per_address" reload:"live"` // 0: no limit
+
+	Origins         []string `toml:"origins" reload:"live"`
+	SDKAppIDs       []uint64 `toml:"sdk_app_ids" reload:"live"`
+	IdleTimeout     Duration `toml:"idle_timeout" reload:"live"` // 0: never
+	MaxMessage      Size     `toml:"max_message" reload:"live"`  // 0: no limit
+	KeepCookies     bool     `toml:"keep_cookies" reload:"live"` // Cookie and Authorization
+	KeepUnderscores bool     `toml:"keep_underscores" reload:"live"`
+	Inspection               // its keys stand in the route's own table
+	Reach           Upstream // its keys too
 }
 
 // Logger is a route for log reports: plain HTTP requests.
@@ -270,7 +285,7 @@ func (c *Config) LogRoutes() []Logger {
 		}
 		var l Logger
 		l.reset(s.Preset)
-		l.Path, l.Upstream, l.XFF, l.Origins, l.KeepCookies, l.Reach = s.Path, s.Upstream, s.XFF, s.Origins, s.KeepCookies, s.Reach.Reach
+		l.Path, l.Upstream, l.XFF, l.Origins, l.KeepCookies, l.Reach = s.Path, URLs(s.Upstream), s.XFF, s.Origins, s.KeepCookies, s.Reach.Reach
 		routes = append(routes, l)
 	}
 	return routes

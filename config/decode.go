@@ -137,6 +137,9 @@ func (d *decoder) leaf(path string, v any, dst reflect.Value, f field) {
 
 // scalar fills one value that is not a list, and reports whether it did.
 func (d *decoder) scalar(path string, v any, dst reflect.Value, f field) bool {
+	if t, ok := dst.Addr().Interface().(*Target); ok {
+		return d.target(path, v, t)
+	}
 	err := d.assign(v, dst)
 	if err == nil && f.one != nil && !slices.Contains(f.one, dst.String()) {
 		err = &wrong{fmt.Sprintf("%q is not known", dst.String()), "write " + oneOf(f.one)}
@@ -152,6 +155,26 @@ func (d *decoder) scalar(path string, v any, dst reflect.Value, f field) bool {
 	return false
 }
 
+// target fills an upstream from a URL or a table.
+func (d *decoder) target(path string, v any, t *Target) bool {
+	before := len(d.findings)
+	t.Weight = MaxWeight
+	m, isTable := v.(map[string]any)
+	if _, isString := v.(string); !isTable && !isString {
+		d.err(path, "is "+kindOf(v), `write "https://host/path" or { url = "https://host/path", weight = 50 }`)
+		return false
+	}
+	if isTable {
+		d.table(path, m, reflect.ValueOf(t).Elem())
+	} else {
+		d.scalar(path, v, reflect.ValueOf(&t.URL).Elem(), field{})
+	}
+	if t.URL == nil && len(d.findings) == before {
+		d.err(path, "has no url", `write { url = "https://host/path", ... }`)
+	}
+	return t.URL != nil && len(d.findings) == before
+}
+
 // assign converts v to the type of dst. A value of the wrong TOML type is
 // named by its type, never by itself: it may be a secret.
 func (d *decoder) assign(v any, dst reflect.Value) error {
@@ -164,6 +187,8 @@ func (d *decoder) assign(v any, dst reflect.Value) error {
 		return &wrong{"is " + kindOf(v), "write " + form}
 	}
 	switch p := dst.Addr().Interface().(type) {
+	case *HeaderValue:
+		return d.assign(v, reflect.ValueOf(&p.Secret).Elem())
 	case *Secret:
 		if err := expect(isString, "a string"); err != nil {
 			return err

@@ -17,11 +17,12 @@ const (
 	PresetWatchRTCStagingLegacy = "watchrtc-staging-legacy"
 
 	PresetWsProxy = "wsproxy" // of WebSocket routes only
+	PresetQrator  = "qrator"  // of WebSocket routes only
 )
 
 var (
 	loggerPresets    = []string{PresetTRTC, PresetWatchRTC, PresetWatchRTCStaging, PresetWatchRTCLegacy, PresetWatchRTCStagingLegacy}
-	signalingPresets = append(loggerPresets[:len(loggerPresets):len(loggerPresets)], PresetWsProxy)
+	signalingPresets = append(loggerPresets[:len(loggerPresets):len(loggerPresets)], PresetWsProxy, PresetQrator)
 )
 
 // watchRTC says where each environment of watchRTC is.
@@ -38,21 +39,38 @@ func IsWatchRTC(preset string) bool { return watchRTC[preset] != "" }
 // reset gives the route the default values of a preset, or those of a plain
 // route when preset is "" or not known.
 func (r *Signaling) reset(preset string) {
-	*r = Signaling{Preset: preset, XFF: "replace", Answer: "standard", MaxMessage: 16 << 20, KeepCookies: true, Inspection: inspection()}
+	*r = Signaling{
+		Preset: preset, Balance: "order", XFF: "replace", Identify: true, Answer: "standard", MaxMessage: 16 << 20, KeepCookies: true,
+		HealthCheck: "off", HealthInterval: Duration(5 * time.Second), HealthRise: 2, HealthFall: 2,
+		Inspection: inspection(),
+	}
 	switch preset {
 	case PresetTRTC:
 		r.Path = "/ws/"
-		r.Upstream = urls("https://signaling.rtc.qq.com/")
+		r.Upstream = targets("https://signaling.rtc.qq.com/")
 		r.MaxMessage = 1 << 20 // the SDKs send up to 20 kB
 		r.KeepCookies = false
+		r.Identify = false
 	case PresetWatchRTC, PresetWatchRTCStaging, PresetWatchRTCLegacy, PresetWatchRTCStagingLegacy:
 		r.Path = "/" + preset
-		r.Upstream = urls(watchRTC[preset])
+		r.Upstream = targets(watchRTC[preset])
 		r.XFF = "append" // the service takes the left-most address for the client
+		r.Identify = false
 	case PresetWsProxy:
 		r.Path = "/"
 		r.Mode = ModeHeaders
+		r.Identify = false
 		r.MaxMessage, r.MaxUpstreamMessage = 64<<20, 64<<20 // the headers say less
+	case PresetQrator:
+		r.Path = "/"
+		r.Answer = "qrator"
+		r.Balance = "client_ip"
+		r.XFF = "append"
+		r.Identify = false
+		r.AddHeaders = map[string]HeaderValue{
+			"X-Qrator-IP-Source": {NewSecret("{client}")},
+			"X-Qrator-RequestID": {NewSecret("{id}")},
+		}
 	}
 }
 

@@ -23,16 +23,16 @@ func (c *checker) signaling() {
 	for i, r := range c.cfg.Signaling {
 		at := element("signaling", i)
 		c.preset(at, r.Preset, signalingPresets)
-		c.upstreams(child(at, "upstream"), r.Upstream)
+		c.targets(child(at, "upstream"), r.Upstream)
+		c.balance(at, r)
+		c.addHeaders(child(at, "add_headers"), r.AddHeaders)
 		if len(r.Upstream) == 0 && r.Mode != ModeHeaders && !c.faulty(child(at, "preset")) {
 			c.err(child(at, "upstream"), "the route leads nowhere", `write upstream = ["https://host/path"], or a preset`)
 		}
 		c.originList(child(at, "origins"), r.Origins)
 		c.reach(at, r.Reach.Reach)
 		c.inspection(at, r)
-		if r.Answer == "qrator" {
-			c.err(child(at, "answer"), `"qrator" is not available in this version`, `write "standard"`)
-		}
+		c.tunnelOnly(at, r)
 		const sdk = Duration(3700 * time.Second) // the SDK keeps an idle socket for 3600 s
 		if r.Preset == PresetTRTC && r.IdleTimeout > 0 && r.IdleTimeout < sdk {
 			c.warn(child(at, "idle_timeout"), fmt.Sprintf("%s cuts idle clients that the TRTC SDK keeps for an hour", r.IdleTimeout), `write "0s" for none, or at least "3700s"`)
@@ -152,11 +152,18 @@ func (c *checker) preset(route, preset string, known []string) {
 
 func (c *checker) upstreams(key string, list []*url.URL) {
 	for i, u := range list {
-		if plainHTTP(u) {
-			c.warn(element(key, i), fmt.Sprintf("%s is reached without encryption", u), "write https:// if the upstream can")
-		}
 		if slices.ContainsFunc(list[:i], func(v *url.URL) bool { return v.String() == u.String() }) {
 			c.err(element(key, i), fmt.Sprintf("%s stands in the list twice", u), "remove one")
+		}
+	}
+	c.addresses(key, list)
+}
+
+// addresses checks URLs of upstreams, each for itself.
+func (c *checker) addresses(key string, list []*url.URL) {
+	for i, u := range list {
+		if plainHTTP(u) {
+			c.warn(element(key, i), fmt.Sprintf("%s is reached without encryption", u), "write https:// if the upstream can")
 		}
 		if what := badPath(u.EscapedPath()); u.Path != "" && what != "" && !strings.Contains(u.EscapedPath(), "%") {
 			c.err(element(key, i), "path "+what, `write "https://host/path"`)

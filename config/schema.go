@@ -99,6 +99,10 @@ func plain(v reflect.Value) any {
 		return strings.ToLower(x.String())
 	case *url.URL:
 		return x.String()
+	case Target:
+		return x.plain()
+	case HeaderValue:
+		return x.plain()
 	case Secret:
 		if x.ref() != "" {
 			return x.ref()

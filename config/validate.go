@@ -274,6 +274,12 @@ func (c *checker) times() {
 		c.positive(at, "dial_timeout", r.Reach.DialTimeout)
 		c.positive(at, "tls_timeout", r.Reach.TLSTimeout)
 		c.positive(at, "handshake_timeout", r.Reach.HandshakeTimeout)
+		c.positive(at, "health_interval", r.HealthInterval)
+		for key, n := range map[string]int{"health_rise": r.HealthRise, "health_fall": r.HealthFall} {
+			if n == 0 {
+				c.err(child(at, key), "must be more than zero", "write 2")
+			}
+		}
 	}
 	for i, r := range cfg.Logger {
 		at := element("logger", i)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/turngate/turngate/internal/limit"
 	"github.com/turngate/turngate/internal/proxy"
 )
 
@@ -57,66 +58,12 @@ func checkHandshake(r *http.Request) *refusal {
 	return nil
 }
 
-// refuse answers with an error of our own.
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, route string, status int, result, text string) {
-	s.metrics.handshakes.WithLabelValues(route, result).Inc()
-	Refuse(w, r, status, text)
-}
-
-// Refuse answers a handshake with an error of our own, and ends the connection.
-func Refuse(w http.ResponseWriter, r *http.Request, status int, text string) {
-	h := w.Header()
-	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cache-Control", "no-store")
-	if r.ProtoMajor == 1 {
-		h.Set("Connection", "close") // what follows on the connection is not to be trusted
-	}
-	switch status {
-	case http.StatusUpgradeRequired:
-		h.Set("Sec-WebSocket-Version", "13")
-		if r.ProtoMajor == 1 { // h2 has no such fields
-			h.Set("Upgrade", "websocket")
-			h["Connection"] = []string{"close", "Upgrade"} // net/http looks at the first only
-		}
-	case http.StatusMethodNotAllowed:
-		h.Set("Allow", http.MethodGet)
-	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-		h.Set("Retry-After", "5")
-	}
-	w.WriteHeader(status)
-	if r.Method != http.MethodHead {
-		_, _ = io.WriteString(w, text+"\n")
-	}
-}
-
-// connect serves one handshake: it checks the client, asks the upstreams in order,
-// and starts a session with the first that answers 101.
-func (s *Server) connect(t *table, rt *route, w http.ResponseWriter, r *http.Request, ups []*proxy.Upstream, rest, query string) {
-	if no := checkHandshake(r); no != nil {
-		s.refuse(w, r, rt.name, no.status, no.result, no.text)
+// connect serves one handshake: it checks the client, asks the upstreams that search
+// gives, and starts a session with the first that answers 101.
+func (s *Server) connect(t *table, rt *route, w http.ResponseWriter, r *http.Request, search *proxy.Search, rest, query string) {
+	ses, ok := s.admit(t, rt, w, r, query)
+	if !ok {
 		return
-	}
-	appID, ok := proxy.AppID(query)
-	if !rt.appIDs.Allow(appID, ok) {
-		s.refuse(w, r, rt.name, http.StatusForbidden, "forbidden_app", "this sdkAppId is not served here")
-		return
-	}
-	if !rt.origins.Allow(r.Header["Origin"]) {
-		s.refuse(w, r, rt.name, http.StatusForbidden, "forbidden_origin", "this Origin is not served here")
-		return
-	}
-	if s.draining.Load() {
-		s.refuse(w, r, rt.name, http.StatusServiceUnavailable, "draining", "going away")
-		return
-	}
-	client := rt.headers.Trust.Client(r)
-	done := func() {}
-	if t.admit != nil {
-		if done, ok = t.admit(client); !ok {
-			s.refuse(w, r, rt.name, http.StatusTooManyRequests, "limited", "too many connections")
-			return
-		}
 	}
 	header := rt.headers.Request(r)
 	for name, values := range r.Header { // whatever Connection says about them
@@ -124,49 +71,100 @@ func (s *Server) connect(t *table, rt *route, w http.ResponseWriter, r *http.Req
 			header[name] = values
 		}
 	}
-	conn, up, a, err := s.ask(r.Context(), rt, ups, header, rest, query)
+	conn, up, a, err := s.ask(r.Context(), rt, search, header, rest, query)
 	if err != nil {
-		done()
+		ses.done()
 		s.failed(w, r, rt, err)
 		return
 	}
+	free := ses.done
+	ses.done = func() { up.Release(); free() }
 	if a.status != http.StatusSwitchingProtocols {
-		defer done()
+		defer ses.done()
 		defer conn.Close()
 		s.relay(w, r, rt, conn, a)
 		return
 	}
-	ses := &session{
-		client:   client,
-		route:    rt.name,
-		upstream: up.Name,
-		appID:    appID,
-		done:     done,
-		limits:   rt.limits,
-	}
+	ses.upstream = up.Name
 	ses.up.frames = frames{strict: !rt.lenient, extensions: a.extended(), maxMessage: rt.maxMessage}
 	s.hijack(w, r, rt, ses, conn, a)
 }
 
-// ask tries the upstreams in order. An upstream that does not answer is passed over;
-// any HTTP answer ends the search. The connection has no deadline when it is returned
-// with a 101, and that of the handshake otherwise.
-func (s *Server) ask(ctx context.Context, rt *route, ups []*proxy.Upstream, header http.Header, rest, query string) (net.Conn, *proxy.Upstream, *answer, error) {
+// admit decides whether a handshake goes on, and otherwise answers it. The session has
+// what is known of it; whoever gets it calls done once.
+func (s *Server) admit(t *table, rt *route, w http.ResponseWriter, r *http.Request, query string) (*session, bool) {
+	no := func(status int, result, text string) (*session, bool) {
+		s.refuse(w, r, rt.name, status, result, text)
+		return nil, false
+	}
+	client := rt.headers.Trust.Client(r)
+	if len(rt.clients) > 0 && !rt.clients.Contains(client) {
+		if rt.silent.Clients {
+			s.drop(w, rt.name, "forbidden_client")
+			return nil, false
+		}
+		return no(http.StatusForbidden, "forbidden_client", "this address is not served here")
+	}
+	if bad := checkHandshake(r); bad != nil {
+		if rt.qrator {
+			bad.status = http.StatusBadRequest
+		}
+		return no(bad.status, bad.result, bad.text)
+	}
+	appID, ok := proxy.AppID(query)
+	if !rt.appIDs.Allow(appID, ok) {
+		return no(http.StatusForbidden, "forbidden_app", "this sdkAppId is not served here")
+	}
+	if !rt.origins.Allow(r.Header["Origin"]) {
+		return no(http.StatusForbidden, "forbidden_origin", "this Origin is not served here")
+	}
+	if s.draining.Load() {
+		return no(http.StatusServiceUnavailable, "draining", "going away")
+	}
+	source := limit.Source(client)
+	if !rt.open.Acquire(source) {
+		if rt.silent.Limit {
+			s.drop(w, rt.name, "limited")
+			return nil, false
+		}
+		return no(http.StatusTooManyRequests, "limited", "too many connections")
+	}
+	done := func() { rt.open.Release(source) }
+	if t.admit != nil {
+		leave, ok := t.admit(client)
+		if !ok {
+			done()
+			return no(http.StatusTooManyRequests, "limited", "too many connections")
+		}
+		done = func() { leave(); rt.open.Release(source) }
+	}
+	return &session{client: client, route: rt.name, appID: appID, done: done, limits: rt.limits}, true
+}
+
+// ask tries the upstreams one after the other. An upstream that does not answer is passed
+// over; any HTTP answer ends the search, and so does what is no HTTP. The connection has
+// no deadline when it is returned with a 101, and that of the handshake otherwise. The
+// upstream that is returned is to be released.
+func (s *Server) ask(ctx context.Context, rt *route, search *proxy.Search, header http.Header, rest, query string) (net.Conn, *proxy.Upstream, *answer, error) {
 	var last error = errors.New("no upstream")
-	for _, u := range ups {
+	for u := search.Next(); u != nil; u = search.Next() {
 		conn, a, err := s.askOne(ctx, rt, u, header, rest, query)
 		if err == nil {
-			if rt.pool != nil && rt.pool.Worked(u) {
+			if u.Worked() {
 				s.log.Info("upstream up", "route", rt.name, "upstream", u.Name)
 			}
 			return conn, u, a, nil
 		}
+		u.Release()
 		last = err
 		cause := proxy.Classify(err)
 		s.metrics.failures.WithLabelValues(rt.name, string(cause)).Inc()
-		if rt.pool != nil && rt.pool.Failed(u, err) {
+		switch {
+		case says(err) && u.Failed(err):
 			s.log.Warn("upstream down", "route", rt.name, "upstream", u.Name, "cause", cause, "err", err)
-		} else {
+		case !says(err) && u.Notable():
+			s.log.Warn("upstream refuses a handshake", "route", rt.name, "upstream", u.Name, "cause", cause, "err", err)
+		default:
 			s.log.Debug("upstream handshake", "route", rt.name, "upstream", u.Name, "cause", cause, "err", err)
 		}
 		if ctx.Err() != nil || cause == proxy.CauseAnswer {
@@ -176,29 +174,51 @@ func (s *Server) ask(ctx context.Context, rt *route, ups []*proxy.Upstream, head
 	return nil, nil, nil, last
 }
 
+// says reports whether a failure speaks against the upstream: it could not be reached, or
+// was silent. A connection that it ended, or an answer that is wrong, may be its way with
+// what this one client sent, and must not take it from all others.
+func says(err error) bool {
+	var e *proxy.Error
+	if !errors.As(err, &e) {
+		return true
+	}
+	return e.Phase == "dial" || e.Phase == "tls" || e.Cause == proxy.CauseTimeout || e.Cause == proxy.CauseCanceled
+}
+
 func (s *Server) askOne(parent context.Context, rt *route, u *proxy.Upstream, header http.Header, rest, query string) (net.Conn, *answer, error) {
 	ctx, cancel := context.WithTimeout(parent, rt.handshake)
 	defer cancel()
-	return open(parent, ctx, rt.dialer, u, header, rest, query, s.metrics.phase)
+	return open(parent, ctx, rt.dialer, &rt.headers, u, header, rest, query, s.metrics.phase)
 }
 
-// open performs the opening handshake with one upstream; ctx bounds it and is
-// made of parent, the client's. The error is a [*proxy.Error].
-func open(parent, ctx context.Context, d *proxy.Dialer, u *proxy.Upstream, header http.Header, rest, query string, phase func(name string, took time.Duration)) (_ net.Conn, _ *answer, err error) {
+// connectTo opens a connection to an upstream, TLS included. phase is told how long each
+// step took.
+func connectTo(ctx context.Context, d *proxy.Dialer, u *proxy.Upstream, phase func(name string, took time.Duration)) (net.Conn, error) {
 	start := time.Now()
 	conn, err := d.Dial(ctx, u)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	dialed := time.Now()
 	phase("dial", dialed.Sub(start))
 	if conn, err = d.Handshake(ctx, u, conn, "http/1.1"); err != nil {
+		return nil, err
+	}
+	if u.TLS {
+		phase("tls", time.Since(dialed))
+	}
+	return conn, nil
+}
+
+// open performs the opening handshake with one upstream; ctx bounds all of it, whatever
+// bytes come, and is made of parent, the client's. The policy says how names are spelled.
+// The error is a [*proxy.Error]; without one the connection has no deadline.
+func open(parent, ctx context.Context, d *proxy.Dialer, policy *proxy.HeaderPolicy, u *proxy.Upstream, header http.Header, rest, query string, phase func(name string, took time.Duration)) (net.Conn, *answer, error) {
+	conn, err := connectTo(ctx, d, u, phase)
+	if err != nil {
 		return nil, nil, err
 	}
-	secured := time.Now()
-	if u.TLS {
-		phase("tls", secured.Sub(dialed))
-	}
+	asked := time.Now()
 	fail := func(at string, err error) error {
 		conn.Close()
 		cause := proxy.Classify(err)
@@ -214,7 +234,7 @@ func open(parent, ctx context.Context, d *proxy.Dialer, u *proxy.Upstream, heade
 	}
 	// The client's leaving and the deadline both end reads and writes below.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	if _, err := conn.Write(handshakeRequest(u, header, rest, query)); err != nil {
+	if _, err := conn.Write(handshakeRequest(u, policy, header, rest, query)); err != nil {
 		stop()
 		return nil, nil, fail("request", err)
 	}
@@ -229,7 +249,7 @@ func open(parent, ctx context.Context, d *proxy.Dialer, u *proxy.Upstream, heade
 	if !stop() { // the deadline is set, or about to be
 		return nil, nil, fail("answer", context.DeadlineExceeded)
 	}
-	phase("answer", time.Since(secured))
+	phase("answer", time.Since(asked))
 	return conn, a, nil
 }
 
@@ -251,7 +271,7 @@ var handshakeOrder = []struct{ key, spelled string }{
 // handshakeRequest writes the request for an upstream. Target and query are the
 // client's bytes; the client's own key goes along, so that the upstream's 101 can be passed
 // back as it is.
-func handshakeRequest(u *proxy.Upstream, header http.Header, rest, query string) []byte {
+func handshakeRequest(u *proxy.Upstream, policy *proxy.HeaderPolicy, header http.Header, rest, query string) []byte {
 	b := make([]byte, 0, 2<<10)
 	b = append(b, "GET "...)
 	b = append(b, u.Target(rest, query)...)
@@ -277,7 +297,7 @@ func handshakeRequest(u *proxy.Upstream, header http.Header, rest, query string)
 	}
 	slices.Sort(others)
 	for _, name := range others {
-		field(name, header[name])
+		field(policy.Spelling(name), header[name])
 	}
 	return append(b, "\r\n"...)
 }
@@ -286,10 +306,12 @@ func handshakeRequest(u *proxy.Upstream, header http.Header, rest, query string)
 func (s *Server) failed(w http.ResponseWriter, r *http.Request, rt *route, err error) {
 	cause := proxy.Classify(err)
 	result := "upstream_" + string(cause)
-	switch cause {
-	case proxy.CauseCanceled:
+	switch {
+	case cause == proxy.CauseCanceled:
 		s.refuse(w, r, rt.name, http.StatusBadGateway, "client_left", "the client went away")
-	case proxy.CauseTimeout:
+	case rt.qrator && cause != proxy.CauseAnswer:
+		s.refuse(w, r, rt.name, http.StatusBadRequest, result, "no upstream answers")
+	case cause == proxy.CauseTimeout:
 		s.refuse(w, r, rt.name, http.StatusGatewayTimeout, result, "the upstream did not answer in time")
 	default:
 		s.refuse(w, r, rt.name, http.StatusBadGateway, result, "the upstream cannot be reached")
@@ -299,17 +321,31 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, rt *route, err e
 // maxRelayBody limits the body of an answer that is not 101.
 const maxRelayBody = 64 << 10
 
-// relay passes an upstream's refusal (any answer but 101) on as plain HTTP.
+// qratorRelay is how long a Qrator route waits for such a body: the client's connection
+// is to end within a second, half of which net/http may take to close it.
+const qratorRelay = 400 * time.Millisecond
+
+// relay passes an upstream's refusal (any answer but 101) on as plain HTTP. A Qrator
+// route passes the status on even if the body does not come in time, or is too long.
 func (s *Server) relay(w http.ResponseWriter, r *http.Request, rt *route, conn net.Conn, a *answer) {
-	if !a.relay(w, r, conn, &rt.headers, rt.handshake) {
-		s.refuse(w, r, rt.name, http.StatusBadGateway, "upstream_answer", "the upstream's answer is not understood")
-		return
+	result := "upstream_status_" + strconv.Itoa(a.status/100) + "xx"
+	limit := rt.handshake
+	if rt.qrator {
+		limit = min(limit, qratorRelay)
 	}
-	s.metrics.handshakes.WithLabelValues(rt.name, "upstream_status_"+strconv.Itoa(a.status/100)+"xx").Inc()
+	switch {
+	case rt.silent.Errors:
+		s.drop(w, rt.name, result)
+	case a.relay(w, r, conn, &rt.headers, limit, rt.qrator):
+		s.metrics.handshakes.WithLabelValues(rt.name, result).Inc()
+	default:
+		s.refuse(w, r, rt.name, http.StatusBadGateway, "upstream_answer", "the upstream's answer is not understood")
+	}
 }
 
-// relay passes an answer that is not 101 on, and reports whether it could.
-func (a *answer) relay(w http.ResponseWriter, r *http.Request, conn net.Conn, headers *proxy.HeaderPolicy, limit time.Duration) bool {
+// relay passes an answer that is not 101 on, and reports whether it could. With bare the
+// status passes without the body when that cannot be had.
+func (a *answer) relay(w http.ResponseWriter, r *http.Request, conn net.Conn, headers *proxy.HeaderPolicy, limit time.Duration, bare bool) bool {
 	_ = conn.SetDeadline(time.Now().Add(limit))
 	resp, err := a.response(conn)
 	if err != nil || resp.StatusCode < 200 {
@@ -318,7 +354,11 @@ func (a *answer) relay(w http.ResponseWriter, r *http.Request, conn net.Conn, he
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxRelayBody+1))
 	if err != nil || len(body) > maxRelayBody {
-		return false
+		if !bare {
+			return false
+		}
+		body = nil
+		resp.Header.Del("Content-Encoding") // of nothing
 	}
 	h := w.Header()
 	headers.Response(h, resp.Header)
@@ -349,7 +389,11 @@ func (s *Server) hijack(w http.ResponseWriter, r *http.Request, rt *route, ses *
 	}
 	s.start(ses, client, upstream, early, a.rest, func() error {
 		_ = client.SetWriteDeadline(time.Now().Add(ses.limits.write))
-		_, err := client.Write(a.forward(&rt.headers))
+		head := a.raw
+		if !rt.qrator {
+			head = a.forward(&rt.headers)
+		}
+		_, err := client.Write(head)
 		result := "ok"
 		if err != nil {
 			result = "client_left"

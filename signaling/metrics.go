@@ -1,6 +1,7 @@
 package signaling
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,6 +13,7 @@ type metrics struct {
 	failures   *prometheus.CounterVec // route, cause
 	closes     *prometheus.CounterVec // route, reason
 	schedules  *prometheus.CounterVec // result
+	checks     *prometheus.CounterVec // route, result
 	phases     *prometheus.HistogramVec
 	sampled    []prometheus.Collector // read from the registry
 }
@@ -36,6 +38,9 @@ func newMetrics(g *registry) *metrics {
 		schedules: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "turngate_signaling_schedules_total", Help: "Requests to the TRTC scheduler, by result.",
 		}, []string{"result"}),
+		checks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "turngate_signaling_upstream_checks_total", Help: "Active checks of upstreams, by route and result: ok or the cause of the failure.",
+		}, []string{"route", "result"}),
 		phases: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "turngate_signaling_upstream_seconds", Help: "Time of the phases dial, tls and answer of a handshake with an upstream.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
@@ -57,5 +62,34 @@ func (m *metrics) phase(name string, d time.Duration) {
 // Collectors returns the metrics for the caller to register, once per Server.
 func (s *Server) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return append([]prometheus.Collector{m.handshakes, m.failures, m.closes, m.schedules, m.phases}, m.sampled...)
+	return append([]prometheus.Collector{m.handshakes, m.failures, m.closes, m.schedules, m.checks, m.phases, upstreamStates{s}}, m.sampled...)
+}
+
+// upstreamStates reads the state of the upstreams when it is asked for.
+type upstreamStates struct{ s *Server }
+
+var (
+	upstreamUp = prometheus.NewDesc("turngate_signaling_upstream_up",
+		"1 while an upstream can be used, 0 while it is out; nothing for one that is switched off.", []string{"route", "upstream", "backup"}, nil)
+	upstreamOpen = prometheus.NewDesc("turngate_signaling_upstream_connections",
+		"Connections to an upstream, open and being opened.", []string{"route", "upstream", "backup"}, nil)
+)
+
+func (upstreamStates) Describe(ch chan<- *prometheus.Desc) {
+	ch <- upstreamUp
+	ch <- upstreamOpen
+}
+
+func (c upstreamStates) Collect(ch chan<- prometheus.Metric) {
+	for _, u := range c.s.Upstreams() {
+		labels := []string{u.Route, u.Upstream, strconv.FormatBool(u.Backup)}
+		if u.Weight > 0 {
+			up := 0.0
+			if u.Up {
+				up = 1
+			}
+			ch <- prometheus.MustNewConstMetric(upstreamUp, prometheus.GaugeValue, up, labels...)
+		}
+		ch <- prometheus.MustNewConstMetric(upstreamOpen, prometheus.GaugeValue, float64(u.Connections), labels...)
+	}
 }

@@ -47,7 +47,7 @@ type Opened struct {
 // Sec-Websocket-Key. The error is a [*proxy.Error]. With a 101 the connection has
 // no deadline.
 func Open(parent, ctx context.Context, d *proxy.Dialer, u *proxy.Upstream, header http.Header, rest, query string, phase func(name string, took time.Duration)) (*Opened, error) {
-	conn, a, err := open(parent, ctx, d, u, header, rest, query, phase)
+	conn, a, err := open(parent, ctx, d, nil, u, header, rest, query, phase)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func Open(parent, ctx context.Context, d *proxy.Dialer, u *proxy.Upstream, heade
 // Relay passes an answer that is not 101 on to the client as plain HTTP, within
 // limit, and reports whether it could: otherwise nothing was written.
 func (o *Opened) Relay(w http.ResponseWriter, r *http.Request, headers *proxy.HeaderPolicy, limit time.Duration) bool {
-	return o.answer.relay(w, r, o.Conn, headers, limit)
+	return o.answer.relay(w, r, o.Conn, headers, limit, false)
 }
 
 // AcceptKey computes Sec-WebSocket-Accept of a client's key.

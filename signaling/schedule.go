@@ -183,7 +183,7 @@ func (h *scheduler) signal(s *Server, t *table, w http.ResponseWriter, r *http.R
 		return
 	}
 	if asksUpgrade(r) {
-		s.connect(t, h.rt, w, r, ups, rest, query)
+		s.connect(t, h.rt, w, r, proxy.Listed(ups), rest, query)
 		return
 	}
 	h.sub(s, w, r, ups, rest, query)

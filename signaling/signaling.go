@@ -7,6 +7,9 @@
 //
 //	handshake.go   what a client must ask for; the request towards the upstream
 //	answer.go      what an upstream must answer; everything else is relayed or 502
+//	balance.go     which upstream a client gets
+//	refuse.go      what a client gets that is not served
+//	health.go      checks of upstreams that no client waits for
 //	tunnel.go      the two directions of a session; closes at frame boundaries
 //	loops.go       carries sessions without a goroutine or a buffer for each
 //	frames.go      the frame headers of both directions, without payload
@@ -26,10 +29,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/turngate/turngate/internal/limit"
 	"github.com/turngate/turngate/internal/proxy"
 )
 
@@ -52,6 +57,12 @@ type Route struct {
 	Path      string   // "/ws" or "/ws/": owns "/ws", "/ws/..." and nothing else
 	Upstreams []string // base URLs in order of preference
 
+	// Targets are upstreams with weights, backups or names of their own, behind those
+	// of Upstreams.
+	Targets []proxy.Target
+	Balance string      // see [ParseBalance]; "" is "order"
+	Check   HealthCheck // the zero value makes none
+
 	Dialer  *proxy.Dialer      // nil: one with default options
 	Headers proxy.HeaderPolicy // the zero value drops Cookie and Authorization
 
@@ -66,8 +77,20 @@ type Route struct {
 	// 5: masks, opcodes, control frames), for clients that are not RFC 6455, and MaxMessage with it.
 	Lenient bool
 
-	Origins   []string // allowed Origin values, see [proxy.ParseOrigins]; empty: any
-	SDKAppIDs []uint64 // allowed sdkAppId values of the query; empty: any
+	Origins   []string       // allowed Origin values, see [proxy.ParseOrigins]; empty: any
+	SDKAppIDs []uint64       // allowed sdkAppId values of the query; empty: any
+	Clients   []netip.Prefix // who is served; empty: everybody
+
+	// MaxPerAddress limits the connections of one client address (IPv6: /64), those
+	// whose handshake is under way included; zero: no limit.
+	MaxPerAddress int
+
+	// Qrator makes the route answer as Qrator's reverse proxy does: 400 to what asks for
+	// no WebSocket and when no upstream answers, an upstream's 101 byte for byte, and
+	// any other answer of it relayed at once.
+	Qrator bool
+	// Silent names what gets no answer, only the end of the connection.
+	Silent Silence
 
 	// Plain serves requests on the path that ask for no upgrade; nil: they get 426.
 	Plain http.Handler
@@ -81,9 +104,10 @@ const (
 
 // Server carries signaling connections. Its methods may be called at once.
 type Server struct {
-	table   atomic.Pointer[table]
-	metrics *metrics
-	log     *slog.Logger
+	table       atomic.Pointer[table]
+	configuring sync.Mutex // one Reconfigure at a time
+	metrics     *metrics
+	log         *slog.Logger
 
 	draining atomic.Bool
 	sessions registry
@@ -97,10 +121,13 @@ type table struct {
 	router proxy.Router[handler]
 	admit  func(client netip.Addr) (done func(), ok bool)
 
-	clients []*proxy.Client // of the scheduler
+	routes   []*route
+	clients  []*proxy.Client // of the scheduler
+	replaced chan struct{}   // closed when another table has taken its place
 }
 
 func (t *table) close() {
+	close(t.replaced)
 	for _, c := range t.clients {
 		c.CloseIdle()
 	}
@@ -126,14 +153,18 @@ func New(opt Options) (*Server, error) {
 }
 
 // Reconfigure replaces routes and hooks for new connections. Open sessions live
-// on untouched. With an error nothing has changed. Log is kept from New.
+// on untouched; they count against the limits of the new routes, and what is known
+// about an upstream stays known. With an error nothing has changed. Log is kept from New.
 func (s *Server) Reconfigure(opt Options) error {
-	t := &table{admit: opt.Admit}
+	s.configuring.Lock()
+	defer s.configuring.Unlock()
+	t := &table{admit: opt.Admit, replaced: make(chan struct{})}
 	var errs []error
 	for i := range opt.Routes {
 		rt, err := newRoute(&opt.Routes[i])
 		if err == nil {
 			err = t.router.Add(opt.Routes[i].Path, rt)
+			t.routes = append(t.routes, rt)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("signaling route %s: %w", opt.Routes[i].Path, err))
@@ -147,7 +178,10 @@ func (s *Server) Reconfigure(opt Options) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if old := s.table.Swap(t); old != nil {
+	old := s.table.Load()
+	t.inherit(old)
+	s.table.Store(t)
+	if old != nil {
 		old.close()
 	}
 	return nil
@@ -171,30 +205,43 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // route is a Route made ready.
 type route struct {
-	name       string
-	pool       *proxy.Pool
-	dialer     *proxy.Dialer
-	headers    proxy.HeaderPolicy
-	handshake  time.Duration
-	limits     limits
-	origins    proxy.Origins
-	appIDs     proxy.AppIDs
-	plain      http.Handler
-	maxMessage int64
-	lenient    bool
+	name          string
+	pool          *proxy.Pool
+	dialer        *proxy.Dialer
+	headers       proxy.HeaderPolicy
+	handshake     time.Duration
+	limits        limits
+	origins       proxy.Origins
+	appIDs        proxy.AppIDs
+	clients       proxy.Trust // who is served; empty: everybody
+	maxPerAddress int
+	open          *limit.KeyedCap[netip.Prefix] // outlives a reload
+	balance       balance
+	check         HealthCheck
+	qrator        bool
+	silent        Silence
+	plain         http.Handler
+	maxMessage    int64
+	lenient       bool
 }
 
 func newRoute(o *Route) (*route, error) {
 	rt := &route{
-		name:       o.Path,
-		dialer:     o.Dialer,
-		headers:    o.Headers,
-		handshake:  o.HandshakeTimeout,
-		limits:     limits{write: o.WriteTimeout, idle: o.IdleTimeout},
-		appIDs:     proxy.NewAppIDs(o.SDKAppIDs),
-		plain:      o.Plain,
-		maxMessage: o.MaxMessage,
-		lenient:    o.Lenient,
+		name:          o.Path,
+		dialer:        o.Dialer,
+		headers:       o.Headers,
+		handshake:     o.HandshakeTimeout,
+		limits:        limits{write: o.WriteTimeout, idle: o.IdleTimeout},
+		appIDs:        proxy.NewAppIDs(o.SDKAppIDs),
+		clients:       o.Clients,
+		maxPerAddress: o.MaxPerAddress,
+		open:          limit.NewKeyedCap[netip.Prefix](o.MaxPerAddress),
+		check:         o.Check,
+		qrator:        o.Qrator,
+		silent:        o.Silent,
+		plain:         o.Plain,
+		maxMessage:    o.MaxMessage,
+		lenient:       o.Lenient,
 	}
 	if rt.handshake == 0 {
 		rt.handshake = 5 * time.Second
@@ -217,12 +264,35 @@ func newRoute(o *Route) (*route, error) {
 			return nil, err
 		}
 	}
-	if o.Upstreams != nil {
-		if rt.pool, err = proxy.NewPool(o.Upstreams); err != nil {
-			return nil, err
+	if rt.balance, err = parseBalance(o.Balance); err != nil {
+		return nil, err
+	}
+	if err = rt.check.complete(); err != nil {
+		return nil, err
+	}
+	if targets := append(proxy.Targets(o.Upstreams...), o.Targets...); len(targets) > 0 {
+		rt.pool, err = proxy.MakePool(proxy.PoolOptions{Targets: targets, Balance: rt.balance.order, Checked: rt.check.Kind != ""})
+	}
+	return rt, err
+}
+
+// inherit lets the routes go on with what those of the same path in an older table know.
+func (t *table) inherit(old *table) {
+	if old == nil {
+		return
+	}
+	for _, rt := range t.routes {
+		for _, was := range old.routes {
+			if strings.TrimRight(was.name, "/") != strings.TrimRight(rt.name, "/") {
+				continue
+			}
+			was.open.SetMax(rt.maxPerAddress)
+			rt.open = was.open
+			if rt.pool != nil && was.pool != nil {
+				rt.pool.Inherit(was.pool)
+			}
 		}
 	}
-	return rt, nil
 }
 
 func (rt *route) serve(s *Server, t *table, w http.ResponseWriter, r *http.Request, rest, query string) {
@@ -234,7 +304,7 @@ func (rt *route) serve(s *Server, t *table, w http.ResponseWriter, r *http.Reque
 		s.refuse(w, r, rt.name, http.StatusBadGateway, "no_upstream", "no upstream")
 		return
 	}
-	s.connect(t, rt, w, r, rt.pool.Candidates(), rest, query)
+	s.connect(t, rt, w, r, rt.pool.Search(rt.key(r, query)), rest, query)
 }
 
 // Drain ends every session: new handshakes get 503 with Retry-After, open
@@ -288,7 +358,9 @@ func (s *Server) Close() error {
 		ses.setReason("shutdown")
 		ses.abort()
 	}
-	s.table.Load().close()
+	for _, c := range s.table.Load().clients {
+		c.CloseIdle()
+	}
 	s.wg.Wait()
 	s.loops.close()
 	return nil

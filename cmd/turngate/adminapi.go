@@ -11,6 +11,7 @@ import (
 
 	"github.com/turngate/turngate/internal/admin"
 	"github.com/turngate/turngate/internal/edge"
+	"github.com/turngate/turngate/signaling"
 	"github.com/turngate/turngate/turn"
 )
 
@@ -31,6 +32,20 @@ type Status struct {
 	Allocations  int              `json:"allocations"`
 	FreePorts    int              `json:"free_ports"`
 	Bans         int              `json:"bans"`
+	Upstreams    []UpstreamState  `json:"upstreams,omitempty"` // of WebSocket routes
+}
+
+// UpstreamState is what is known about an upstream.
+type UpstreamState struct {
+	Route       string    `json:"route"`
+	Upstream    string    `json:"upstream"`
+	State       string    `json:"state"` // "up", "down", or "off" for weight 0
+	Backup      bool      `json:"backup,omitempty"`
+	Weight      int       `json:"weight"`
+	Check       string    `json:"check,omitempty"` // kind of the active checks
+	Since       time.Time `json:"since,omitzero"`  // of the last change
+	Cause       string    `json:"cause,omitempty"` // why it is down
+	Connections int       `json:"connections"`
 }
 
 // KickRequest names what to end; the first field that is set counts.
@@ -82,6 +97,7 @@ func (a *app) status() Status {
 		Allocations:  a.turn.Allocations(),
 		FreePorts:    a.turn.FreePorts(),
 		Bans:         len(a.turn.Bans()),
+		Upstreams:    upstreamStates(a.signaling.Upstreams()),
 	}
 	a.reloadMu.Lock()
 	defer a.reloadMu.Unlock()
@@ -99,6 +115,24 @@ func (a *app) status() Status {
 	}
 	slices.Sort(s.Listeners)
 	return s
+}
+
+func upstreamStates(list []signaling.UpstreamInfo) []UpstreamState {
+	var out []UpstreamState
+	for _, u := range list {
+		s := UpstreamState{
+			Route: u.Route, Upstream: u.Upstream, State: "up", Backup: u.Backup, Weight: u.Weight, Check: u.Checked,
+			Since: u.Since, Cause: string(u.Cause), Connections: u.Connections,
+		}
+		switch {
+		case u.Weight == 0:
+			s.State = "off"
+		case !u.Up:
+			s.State = "down"
+		}
+		out = append(out, s)
+	}
+	return out
 }
 
 func (a *app) kick(k KickRequest) (any, error) {

@@ -180,6 +180,7 @@ func (a *app) serve(ctx context.Context, now <-chan struct{}) error {
 			a.log.Error("TURN server ended", "err", err)
 		}
 	})
+	rooms.Go(func() { _ = a.signaling.Serve(run) })
 	rooms.Go(func() { _ = a.certs.Watch(run) })
 	rooms.Go(func() { a.keepCertificates(run) })
 	rooms.Go(func() {

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/turngate/turngate/config"
@@ -46,7 +49,8 @@ func signalingRoute(cfg *config.Config, r config.Signaling, d dialers) (signalin
 	dialer, err := d.get(r.Reach.Reach)
 	route := signaling.Route{
 		Path:             r.Path,
-		Upstreams:        texts(r.Upstream),
+		Targets:          targets(r.Upstream),
+		Balance:          r.Balance,
 		Dialer:           dialer,
 		Headers:          headers(cfg, r.XFF, r.KeepCookies, r.KeepUnderscores),
 		HandshakeTimeout: time.Duration(r.Reach.HandshakeTimeout),
@@ -54,11 +58,40 @@ func signalingRoute(cfg *config.Config, r config.Signaling, d dialers) (signalin
 		MaxMessage:       int64(r.MaxMessage),
 		Origins:          r.Origins,
 		SDKAppIDs:        r.SDKAppIDs,
+		Clients:          r.Clients,
+		MaxPerAddress:    r.MaxConnectionsPerAddress,
+		Qrator:           r.Answer == "qrator",
+		Silent: signaling.Silence{
+			Clients: slices.Contains(r.Silent, "clients"),
+			Limit:   slices.Contains(r.Silent, "limit"),
+			Errors:  slices.Contains(r.Silent, "errors"),
+		},
 	}
 	if r.MaxMessage == 0 {
 		route.MaxMessage = -1 // no limit
 	}
+	if r.HealthCheck != "off" {
+		route.Check = signaling.HealthCheck{
+			Kind: r.HealthCheck, Interval: time.Duration(r.HealthInterval), Rise: r.HealthRise, Fall: r.HealthFall, Path: r.HealthPath,
+		}
+	}
+	route.Headers.Identify = r.Identify
+	for _, name := range slices.Sorted(maps.Keys(r.AddHeaders)) {
+		field, fieldErr := proxy.ParseField(name, r.AddHeaders[name].Reveal())
+		err = errors.Join(err, fieldErr)
+		route.Headers.Add = append(route.Headers.Add, field)
+	}
 	return route, err
+}
+
+func targets(list []config.Target) []proxy.Target {
+	var out []proxy.Target
+	for _, t := range list {
+		out = append(out, proxy.Target{
+			URL: t.URL.String(), Weight: t.Weight, Off: t.Weight == 0, Backup: t.Backup, ServerName: t.SNI, Host: t.Host,
+		})
+	}
+	return out
 }
 
 func headers(cfg *config.Config, xff string, credentials, underscores bool) proxy.HeaderPolicy {

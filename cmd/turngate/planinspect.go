@@ -36,7 +36,7 @@ func (a *app) inspectOptions(cfg *config.Config, d dialers) (inspect.Options, er
 func inspectRoute(cfg *config.Config, r config.Signaling, d dialers) (inspect.Route, error) {
 	route := inspect.Route{
 		Path:             r.Path,
-		Upstreams:        texts(r.Upstream),
+		Upstreams:        texts(config.URLs(r.Upstream)),
 		Headers:          headers(cfg, r.XFF, r.KeepCookies, r.KeepUnderscores),
 		HandshakeTimeout: time.Duration(r.Reach.HandshakeTimeout),
 		Settings: inspect.Settings{

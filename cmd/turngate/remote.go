@@ -100,6 +100,9 @@ func showStatus(io streams, s Status) {
 			row("", c.Error)
 		}
 	}
+	for _, u := range s.Upstreams {
+		row("upstream", fmt.Sprintf("%s %s %s", u.Route, u.Upstream, u))
+	}
 	row("connections", s.Connections)
 	row("websockets", s.WebSockets)
 	row("allocations", fmt.Sprintf("%d, %d ports free", s.Allocations, s.FreePorts))
@@ -114,6 +117,21 @@ func showStatus(io streams, s Status) {
 		row("last reload", s.LastReload.At.Format(time.DateTime)+" "+outcome)
 	}
 	w.Flush()
+}
+
+// String is the state as a person reads it.
+func (u UpstreamState) String() string {
+	s := u.State
+	if u.State == "down" {
+		s += ", " + u.Cause
+	}
+	if !u.Since.IsZero() {
+		s += ", since " + u.Since.Format(time.DateTime)
+	}
+	if u.Backup {
+		s += ", backup"
+	}
+	return s + fmt.Sprintf(", %d connections", u.Connections)
 }
 
 func newKickCommand(io streams) *cobra.Command {

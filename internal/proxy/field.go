@@ -90,11 +90,13 @@ func (p *HeaderPolicy) AddStatic(out http.Header) {
 }
 
 // Spelling returns a name as it is written on the wire; the client's own spelling is not
-// known any more.
+// known any more. A nil policy adds none of its own.
 func (p *HeaderPolicy) Spelling(name string) string {
-	for _, f := range p.Add {
-		if strings.EqualFold(f.Name, name) {
-			return f.Name
+	if p != nil {
+		for _, f := range p.Add {
+			if strings.EqualFold(f.Name, name) {
+				return f.Name
+			}
 		}
 	}
 	switch name {

@@ -23,6 +23,7 @@ type health struct {
 
 	cause Cause     // of the last failure
 	since time.Time // of the last change; zero: none yet
+	noted time.Time // see Notable
 	held  int       // connections open and being opened
 }
 
@@ -119,11 +120,33 @@ func (u *Upstream) NextCheck(interval time.Duration) time.Time {
 	return h.checked.Add(interval)
 }
 
-// CheckBegins notes the time for [Upstream.NextCheck].
-func (u *Upstream) CheckBegins() {
+// CheckBegins notes the time for [Upstream.NextCheck], and returns the one of the check
+// before.
+func (u *Upstream) CheckBegins() (last time.Time) {
 	u.health.mu.Lock()
 	defer u.health.mu.Unlock()
-	u.health.checked = time.Now()
+	last, u.health.checked = u.health.checked, time.Now()
+	return last
+}
+
+// CheckUndone takes back a CheckBegins, with what that returned: the check found out
+// nothing, and is due at once.
+func (u *Upstream) CheckUndone(last time.Time) {
+	u.health.mu.Lock()
+	defer u.health.mu.Unlock()
+	u.health.checked = last
+}
+
+// Notable reports whether a failure that leaves the upstream in use is worth a line in the
+// log: one a minute is.
+func (u *Upstream) Notable() bool {
+	u.health.mu.Lock()
+	defer u.health.mu.Unlock()
+	if now := time.Now(); now.Sub(u.health.noted) >= time.Minute {
+		u.health.noted = now
+		return true
+	}
+	return false
 }
 
 // Release gives back what [Search.Next] took.

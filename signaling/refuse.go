@@ -1,0 +1,56 @@
+package signaling
+
+import (
+	"io"
+	"net/http"
+)
+
+// Silence names refusals that are not answered: the connection just ends.
+type Silence struct {
+	Clients bool // of an address that is not served, instead of 403
+	Limit   bool // over MaxPerAddress, instead of 429
+	Errors  bool // an upstream's answer that is not 101, instead of relaying it
+}
+
+// refuse answers with an error of our own.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, route string, status int, result, text string) {
+	s.metrics.handshakes.WithLabelValues(route, result).Inc()
+	Refuse(w, r, status, text)
+}
+
+// Refuse answers a handshake with an error of our own, and ends the connection.
+func Refuse(w http.ResponseWriter, r *http.Request, status int, text string) {
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	if r.ProtoMajor == 1 {
+		h.Set("Connection", "close") // what follows on the connection is not to be trusted
+	}
+	switch status {
+	case http.StatusUpgradeRequired:
+		h.Set("Sec-WebSocket-Version", "13")
+		if r.ProtoMajor == 1 { // h2 has no such fields
+			h.Set("Upgrade", "websocket")
+			h["Connection"] = []string{"close", "Upgrade"} // net/http looks at the first only
+		}
+	case http.StatusMethodNotAllowed:
+		h.Set("Allow", http.MethodGet)
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+		h.Set("Retry-After", "5")
+	}
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_, _ = io.WriteString(w, text+"\n")
+	}
+}
+
+// drop ends the connection (over HTTP/2: the stream) without an answer.
+func (s *Server) drop(w http.ResponseWriter, route, result string) {
+	s.metrics.handshakes.WithLabelValues(route, result).Inc()
+	c, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler) // net/http's own way to say nothing more
+	}
+	c.Close()
+}
