@@ -1,6 +1,7 @@
 package turnclient
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -10,9 +11,11 @@ import (
 // (RFC 8656 section 12.5 and RFC 8489 section 6.2.2).
 func (c *Client) readFrame() ([]byte, error) {
 	if !c.stream {
-		b := make([]byte, 1<<16)
-		n, err := c.conn.Read(b)
-		return b[:n], err
+		if c.buf == nil {
+			c.buf = make([]byte, 1<<16)
+		}
+		n, err := c.conn.Read(c.buf)
+		return bytes.Clone(c.buf[:n]), err
 	}
 	head := make([]byte, 4)
 	if _, err := io.ReadFull(c.conn, head); err != nil {

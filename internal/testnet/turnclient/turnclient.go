@@ -41,7 +41,11 @@ type options struct {
 	fingerprint bool
 	retransmit  time.Duration
 	readBuffer  int
+	queue       int
 }
+
+// defaults are the options that nobody set.
+func defaults() options { return options{retransmit: 500 * time.Millisecond, queue: 4096} }
 
 // TLS sets the configuration for the network "tls".
 func TLS(c *tls.Config) Option { return func(o *options) { o.tls = c } }
@@ -59,12 +63,17 @@ func Retransmit(every time.Duration) Option { return func(o *options) { o.retran
 // ReadBuffer sets the size of the kernel's receive buffer, to play a slow reader.
 func ReadBuffer(bytes int) Option { return func(o *options) { o.readBuffer = bytes } }
 
+// Queue sets how many datagrams wait for Receive, and messages for Stray; more
+// are dropped. The default is 4096, which is much memory for many clients.
+func Queue(n int) Option { return func(o *options) { o.queue = n } }
+
 // Client is one connection (or one UDP socket) to a server.
 // Its methods may be called at once.
 type Client struct {
 	conn   net.Conn
 	stream bool
 	opts   options
+	buf    []byte // of the receive loop
 
 	mu      sync.Mutex // guards the fields below
 	auth    Auth
@@ -91,7 +100,7 @@ type Data struct {
 
 // Dial connects to a server. The network is "udp", "tcp" or "tls".
 func Dial(ctx context.Context, network, addr string, auth Auth, opts ...Option) (*Client, error) {
-	o := options{retransmit: 500 * time.Millisecond}
+	o := defaults()
 	for _, f := range opts {
 		f(&o)
 	}
@@ -104,16 +113,20 @@ func Dial(ctx context.Context, network, addr string, auth Auth, opts ...Option) 
 
 // New is a client over a connection of the caller, which belongs to the client
 // from here on. stream tells a byte stream from datagrams.
-func New(conn net.Conn, stream bool, auth Auth) *Client {
-	return newClient(conn, stream, auth, options{retransmit: 500 * time.Millisecond})
+func New(conn net.Conn, stream bool, auth Auth, opts ...Option) *Client {
+	o := defaults()
+	for _, f := range opts {
+		f(&o)
+	}
+	return newClient(conn, stream, auth, o)
 }
 
 func newClient(conn net.Conn, stream bool, auth Auth, o options) *Client {
 	c := &Client{
 		conn: conn, stream: stream, auth: auth, opts: o,
 		waiting: map[TransactionID]chan *Message{},
-		data:    make(chan Data, 4096),
-		stray:   make(chan *Message, 4096),
+		data:    make(chan Data, o.queue),
+		stray:   make(chan *Message, o.queue),
 		done:    make(chan struct{}),
 	}
 	go c.receive()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,6 +51,10 @@ func channelOf(i int) uint16 { return 0x4000 + uint16(i%0xfff) }
 // newLoad opens the sockets, allocates and binds. The allocations live until
 // close, also without a step.
 func newLoad(ctx context.Context, o options) (l *load, err error) {
+	// The loop makes no garbage worth collecting, and a collection beside it
+	// takes its core; beyond the limit there is one all the same.
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(1 << 30)
 	l = &load{o: o, stop: make(chan struct{})}
 	defer func() {
 		if err != nil {
@@ -193,7 +198,7 @@ func (l *load) ask(ctx context.Context, i int, f func(context.Context, *tc.Clien
 	conn := newControl(fl, l.o.server)
 	fl.talk.Store(conn)
 	defer fl.talk.Store(nil)
-	c := tc.New(conn, false, l.o.auth)
+	c := tc.New(conn, false, l.o.auth, tc.Queue(1))
 	defer c.Close()
 	return f(ctx, c)
 }

@@ -48,7 +48,9 @@ func (h *histogram) at(share float64) time.Duration {
 	}
 	seen := uint64(0)
 	for i, n := range h.buckets {
-		if seen += n; n > 0 && seen >= rank {
+		if seen += n; i == len(h.buckets)-1 {
+			break // it has no end
+		} else if n > 0 && seen >= rank {
 			return min(time.Duration(highest(i)), h.max)
 		}
 	}

@@ -31,7 +31,8 @@ type rig struct {
 // process is a server that this program started.
 type process struct {
 	name string
-	addr netip.AddrPort
+	addr netip.AddrPort // UDP and TCP
+	tls  netip.AddrPort // invalid: none
 	cmd  *exec.Cmd
 	log  string
 	done chan struct{}
@@ -40,10 +41,14 @@ type process struct {
 // credential of all servers that are compared.
 var credential = tc.Auth{User: "turn", Password: "turn"}
 
-// startTurngate starts a turngate that is nothing but a TURN server over UDP
-// and TCP, with its default limits.
+// startTurngate starts a turngate that is nothing but a TURN server, with its
+// default limits.
 func (g *rig) startTurngate(ctx context.Context) (*process, error) {
 	port, err := g.freePort()
+	if err != nil {
+		return nil, err
+	}
+	https, err := g.freePort()
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +64,7 @@ signaling = []
 logger = []
 
 [https]
-listen = ["%v:0"]
+listen = ["%v:%d"]
 
 [turn]
 listen = ["%v:%d"]
@@ -80,11 +85,15 @@ socket = %q
 
 [log]
 level = "warn"
-`, g.address, filepath.Join(dir, "state"), g.address, g.address, port, g.extra, credential.User, credential.Password, filepath.Join(dir, "admin.sock"))
+`, g.address, filepath.Join(dir, "state"), g.address, https, g.address, port, g.extra, credential.User, credential.Password, filepath.Join(dir, "admin.sock"))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	return g.start(ctx, "turngate", dir, port, g.turngate, "serve", "--config", file)
+	p, err := g.start(ctx, "turngate", dir, port, g.turngate, "serve", "--config", file)
+	if err == nil {
+		p.tls = netip.AddrPortFrom(g.address, uint16(https))
+	}
+	return p, err
 }
 
 // startCoturn starts a coturn with one relay thread and the options of its

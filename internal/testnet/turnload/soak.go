@@ -149,7 +149,7 @@ func (l *crowd) client(ctx context.Context, i int, r *rand.Rand) error {
 	from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}), 0)
 	ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	c, err := tc.Dial(ask, network, addr, l.auth, tc.Local(from), tc.TLS(&tls.Config{InsecureSkipVerify: true}))
+	c, err := tc.Dial(ask, network, addr, l.auth, tc.Local(from), tc.Queue(16), tc.TLS(&tls.Config{InsecureSkipVerify: true}))
 	if err != nil {
 		return fmt.Errorf("%s: %w", network, err)
 	}

@@ -24,7 +24,6 @@ func (l *load) step(rate float64, d time.Duration) (*result, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	exactTimers()
-	runtime.GC() // now rather than in between
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
