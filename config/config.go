@@ -226,6 +226,9 @@ type Logger struct {
 	MaxBody     Size       `toml:"max_body" reload:"live"`
 	Timeout     Duration   `toml:"timeout" reload:"live"`
 	KeepCookies bool       `toml:"keep_cookies" reload:"live"`
+	Spool       Size       `toml:"spool" reload:"live"`        // 0: none
+	SpoolStatus int        `toml:"spool_status" reload:"live"` // 2xx
+	SpoolAge    Duration   `toml:"spool_age" reload:"live"`
 	Reach       Reach
 }
 

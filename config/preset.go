@@ -77,7 +77,7 @@ func (r *Signaling) reset(preset string) {
 // reset is like that of Signaling.
 func (r *Logger) reset(preset string) {
 	*r = Logger{Preset: preset, XFF: "replace", KeepCookies: true,
-		MaxBody: 8 << 20, Timeout: Duration(10 * time.Second)}
+		MaxBody: 8 << 20, Timeout: Duration(10 * time.Second), SpoolStatus: 200, SpoolAge: Duration(24 * time.Hour)}
 	switch preset {
 	case PresetTRTC:
 		r.Path = "/logger/"

@@ -61,6 +61,12 @@ func (c *checker) logger() {
 		} else if IsWatchRTC(r.Preset) && r.MaxBody < 1<<20 {
 			c.warn(child(at, "max_body"), fmt.Sprintf("%s is less than watchRTC may send", r.MaxBody), `write at least "1MiB"`)
 		}
+		if r.Spool > 0 && r.Spool < 1<<20 {
+			c.warn(child(at, "spool"), fmt.Sprintf("%s holds a few reports only", r.Spool), `write a size like "64MiB", or "0B" for no spool`)
+		}
+		if r.SpoolStatus < 200 || r.SpoolStatus > 299 {
+			c.err(child(at, "spool_status"), fmt.Sprintf("%d would make clients send again what is kept", r.SpoolStatus), "write 200")
+		}
 	}
 }
 

@@ -286,6 +286,7 @@ func (c *checker) times() {
 		c.positive(at, "dial_timeout", r.Reach.DialTimeout)
 		c.positive(at, "tls_timeout", r.Reach.TLSTimeout)
 		c.positive(at, "timeout", r.Timeout)
+		c.positive(at, "spool_age", r.SpoolAge)
 	}
 	if ttl := cfg.TURN.CredentialTTL; ttl > 0 && ttl < Duration(10*time.Minute) {
 		c.warn("turn.credential_ttl", fmt.Sprintf("a credential of %s ends before many calls do", ttl), `write "12h"`)

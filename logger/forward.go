@@ -20,7 +20,8 @@ import (
 //  1. what the path does not serve is refused
 //  2. a small body is read whole, a larger one prepared for streaming
 //  3. the upstreams are asked in order, as long as the body can be sent again
-//  4. the answer is passed on, with the header rules of the package
+//  4. the answer is passed on, with the header rules of the package; or, with the upstreams
+//     away and a spool, the report is kept and the answer is ours
 func (s *Server) forward(rt *route, w http.ResponseWriter, r *http.Request, rest, query string) {
 	start := time.Now()
 	pool, ok := s.admit(rt, w, r, query)
@@ -34,6 +35,9 @@ func (s *Server) forward(rt *route, w http.ResponseWriter, r *http.Request, rest
 		s.cutBody(rt, w, r, up)
 		return
 	}
+	if s.away(rt, pool, r, body) && s.keep(rt, pool, w, r, body, rest, query, false) {
+		return
+	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	resp, u, err := s.ask(ctx, rt, pool, r, body, up, rest, query)
@@ -42,12 +46,19 @@ func (s *Server) forward(rt *route, w http.ResponseWriter, r *http.Request, rest
 			s.cutBody(rt, w, r, up)
 			return
 		}
-		s.failed(rt, w, r, err)
+		if !s.keep(rt, pool, w, r, body, rest, query, true) {
+			s.failed(rt, w, r, err)
+		}
 		return
 	}
 	defer resp.Body.Close()
 	if up.failed() { // an answer to half a report is none
 		s.cutBody(rt, w, r, up)
+		return
+	}
+	if !awayStatus(resp.StatusCode) {
+		s.back(rt, pool)
+	} else if s.keep(rt, pool, w, r, body, rest, query, true) {
 		return
 	}
 	s.answer(rt, w, r, resp, cancel)

@@ -13,9 +13,13 @@
 //
 // Bodies up to 64 KiB, which is every report, are read first and can then be sent again on
 // another connection; larger ones are streamed.
+//
+// A route can keep reports on the disk while its upstreams are away (spool.go, keep.go, send.go, and
+// the package spool): what was answered is delivered, at least once.
 package logger
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,12 +28,16 @@ import (
 	"time"
 
 	"github.com/turngate/turngate/internal/proxy"
+	"github.com/turngate/turngate/logger/spool"
 )
 
 // Options configure a Server.
 type Options struct {
 	Routes []Route
 	Log    *slog.Logger // nil: slog.Default
+
+	// SpoolDir holds the spools of the routes that have one. It is kept from New.
+	SpoolDir string
 }
 
 // A Route binds a path to upstreams. The zero value of every limit means its default.
@@ -59,6 +67,16 @@ type Route struct {
 	// ended before the answer is then sent again. Log reports are repeatable.
 	Repeatable bool
 
+	// Spool is how many bytes of POSTs are kept on the disk while the upstreams are away: none
+	// answers, or with 502, 503 or 504. 0: none; what an earlier spool left is still sent. A
+	// kept report is answered with SpoolStatus (200), readable for its page, and sent
+	// when an upstream is back, oldest first. It may arrive twice, as after a time-out. What
+	// waits longer than SpoolAge (24 h) is dropped. When the spool is full the client is told
+	// as without one.
+	Spool       int64
+	SpoolStatus int
+	SpoolAge    time.Duration
+
 	Origins   []string // allowed Origin values, see [proxy.ParseOrigins]; empty: any
 	SDKAppIDs []uint64 // allowed sdkappid values of the query; empty: any
 }
@@ -74,6 +92,7 @@ type Server struct {
 	table   atomic.Pointer[table]
 	metrics *metrics
 	log     *slog.Logger
+	spools  spools
 }
 
 type table struct {
@@ -81,12 +100,14 @@ type table struct {
 	routes []*route
 }
 
-// New checks the options. It starts nothing and opens nothing.
+// New checks the options. It starts nothing and opens nothing. What is kept is sent by Serve.
 func New(opt Options) (*Server, error) {
-	s := &Server{log: opt.Log, metrics: newMetrics()}
+	s := &Server{log: opt.Log}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
+	s.spools = spools{srv: s, dir: opt.SpoolDir, byName: make(map[string]*spooler), budgets: make(map[string]*spool.Budget)}
+	s.metrics = newMetrics(&s.spools)
 	if err := s.Reconfigure(opt); err != nil {
 		return nil, err
 	}
@@ -107,14 +128,26 @@ func (s *Server) Reconfigure(opt Options) error {
 			errs = append(errs, fmt.Errorf("logger route %s: %w", opt.Routes[i].Path, err))
 			continue
 		}
+		if rt.spool > 0 && s.spools.dir == "" {
+			errs = append(errs, fmt.Errorf("logger route %s: a spool without a directory", rt.name))
+		}
 		t.routes = append(t.routes, rt)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	s.spools.attach(t)
 	if old := s.table.Swap(t); old != nil {
 		old.close()
 	}
+	s.spools.settle(t)
+	return nil
+}
+
+// Serve sends what waits in the spools until ctx ends. It returns when nothing is being sent
+// any more; what is left stays on the disk. Reports are kept before, too.
+func (s *Server) Serve(ctx context.Context) error {
+	s.spools.serve(ctx, s.table.Load())
 	return nil
 }
 
@@ -122,6 +155,7 @@ func (s *Server) Reconfigure(opt Options) error {
 // shut down first.
 func (s *Server) Close() error {
 	s.table.Load().close()
+	s.spools.close()
 	return nil
 }
 
@@ -162,11 +196,17 @@ type route struct {
 	writeTimeout time.Duration
 	repeatable   bool
 	keepCORS     bool
+
+	spool       int64
+	spoolStatus int
+	spoolAge    time.Duration
+	spools      map[*proxy.Pool]*spooler // fixed once the route is in a table
 }
 
 func newRoute(o *Route) (*route, error) {
 	rt := &route{
 		name: o.Path, headers: o.Headers, appIDs: proxy.NewAppIDs(o.SDKAppIDs), repeatable: o.Repeatable, keepCORS: o.KeepCORS,
+		spool: o.Spool, spoolStatus: o.SpoolStatus, spoolAge: o.SpoolAge,
 		maxBody: o.MaxBody, readTimeout: o.ReadTimeout, wait: o.Wait, writeTimeout: o.WriteTimeout,
 	}
 	if rt.maxBody == 0 {
@@ -181,7 +221,16 @@ func newRoute(o *Route) (*route, error) {
 	if rt.writeTimeout == 0 {
 		rt.writeTimeout = 30 * time.Second
 	}
-	if rt.maxBody < 0 || rt.readTimeout < 0 || rt.wait < 0 || rt.writeTimeout < 0 {
+	if rt.spoolStatus == 0 {
+		rt.spoolStatus = http.StatusOK
+	}
+	if rt.spoolAge == 0 {
+		rt.spoolAge = 24 * time.Hour
+	}
+	if rt.spoolStatus < 200 || rt.spoolStatus > 299 {
+		return nil, fmt.Errorf("spool status %d is not 2xx", rt.spoolStatus)
+	}
+	if rt.spool < 0 || rt.spoolAge < 0 || rt.maxBody < 0 || rt.readTimeout < 0 || rt.wait < 0 || rt.writeTimeout < 0 {
 		return nil, errors.New("a limit is negative")
 	}
 	mainland, international := o.Mainland, o.International

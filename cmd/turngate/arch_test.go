@@ -22,7 +22,8 @@ var mayImport = map[string][]string{
 	"cmd/turngate": {"config", "signaling", "turn", "logger", "firewall", "internal"},
 	"config":       {},
 	"signaling":    {"internal/proxy", "internal/limit", "internal/poller"},
-	"logger":       {"internal/proxy", "internal/limit"},
+	"logger":       {"internal/proxy", "internal/limit", "logger/spool"},
+	"logger/spool": {},
 	"firewall":     {},
 
 	"signaling/inspect": {"signaling", "internal/proxy", "internal/limit"},

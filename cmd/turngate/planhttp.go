@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -179,7 +180,7 @@ func ownSecret(cfg *config.Config, log *slog.Logger) *config.Config {
 // loggerOptions translates the log routes, and one for the reports of the
 // one-parameter mode.
 func loggerOptions(cfg *config.Config, d dialers, log *slog.Logger) (logger.Options, error) {
-	o := logger.Options{Log: log}
+	o := logger.Options{Log: log, SpoolDir: filepath.Join(cfg.StateDir, "spool")}
 	unified := config.Logger{Reach: cfg.Upstream.Reach}
 	for i := len(cfg.Logger) - 1; i >= 0; i-- { // the first of the preset stays
 		if cfg.Logger[i].Preset == config.PresetTRTC {
@@ -208,6 +209,10 @@ func loggerOptions(cfg *config.Config, d dialers, log *slog.Logger) (logger.Opti
 			KeepCORS:   config.IsWatchRTC(r.Preset),
 			Origins:    r.Origins,
 			SDKAppIDs:  r.SDKAppIDs,
+
+			Spool:       int64(r.Spool),
+			SpoolStatus: r.SpoolStatus,
+			SpoolAge:    time.Duration(r.SpoolAge),
 		})
 	}
 	return o, nil

@@ -1,0 +1,152 @@
+package spool
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A record in a segment: length and CRC-32C of the bytes, 4 bytes each, big-endian,
+// then the bytes.
+const headerSize = 8
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// errDamaged is a record that is not what was written.
+var errDamaged = errors.New("damaged record")
+
+// segment is one file of records. Its owner's lock guards it; reads of what is written
+// need none.
+type segment struct {
+	file     *os.File
+	number   uint64
+	size     int64 // of the file, or of the whole records while it is written
+	writable bool
+
+	records int   // that are not dealt with
+	bytes   int64 // of these
+}
+
+const segmentSuffix = ".seg"
+
+func segmentName(dir string, number uint64) string {
+	return filepath.Join(dir, fmt.Sprintf("%016x%s", number, segmentSuffix))
+}
+
+// segmentNumbers lists the segments in a directory, oldest first.
+func segmentNumbers(dir string) ([]uint64, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var list []uint64
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), segmentSuffix)
+		n, err := strconv.ParseUint(name, 16, 64)
+		if ok && err == nil && len(name) == 16 && e.Type().IsRegular() {
+			list = append(list, n)
+		}
+	}
+	slices.Sort(list)
+	return list, nil
+}
+
+func createSegment(dir string, number uint64) (*segment, error) {
+	f, err := os.OpenFile(segmentName(dir, number), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syncDir(dir); err != nil {
+		f.Close()
+		_ = os.Remove(f.Name())
+		return nil, err
+	}
+	return &segment{file: f, number: number, writable: true}, nil
+}
+
+// syncDir makes a new name in a directory last.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// openSegment opens a segment of an earlier process, for reading only.
+func openSegment(dir string, number uint64) (*segment, error) {
+	f, err := os.Open(segmentName(dir, number))
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &segment{file: f, number: number, size: info.Size()}, nil
+}
+
+// scan counts the records from an offset on; bad is the length of a tail that is none.
+func (s *segment) scan(from int64) (bad int64) {
+	for from < s.size {
+		_, next, _ := s.read(from)
+		if next == 0 {
+			return s.size - from
+		}
+		s.records, s.bytes = s.records+1, s.bytes+next-from-headerSize
+		from = next
+	}
+	return 0
+}
+
+// read returns the record at an offset and where the next one begins. Damage to the bytes
+// alone leaves next; with next zero nothing behind can be found.
+func (s *segment) read(at int64) (record []byte, next int64, err error) {
+	var head [headerSize]byte
+	if at+headerSize > s.size {
+		if at == s.size {
+			return nil, 0, io.EOF
+		}
+		return nil, 0, errDamaged
+	}
+	if _, err := s.file.ReadAt(head[:], at); err != nil {
+		return nil, 0, err
+	}
+	n := int64(binary.BigEndian.Uint32(head[:4]))
+	if n > MaxRecord || at+headerSize+n > s.size {
+		return nil, 0, errDamaged
+	}
+	record = make([]byte, n)
+	next = at + headerSize + n
+	if _, err := s.file.ReadAt(record, at+headerSize); err != nil {
+		return nil, 0, err
+	}
+	if crc32.Checksum(record, castagnoli) != binary.BigEndian.Uint32(head[4:]) {
+		return nil, next, errDamaged
+	}
+	return record, next, nil
+}
+
+// append writes a record behind the last whole one.
+func (s *segment) append(record []byte) error {
+	b := make([]byte, 0, headerSize+len(record))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(record)))
+	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(record, castagnoli))
+	b = append(b, record...)
+	if _, err := s.file.WriteAt(b, s.size); err != nil {
+		_ = s.file.Truncate(s.size)
+		return err
+	}
+	s.size += int64(len(b))
+	s.records, s.bytes = s.records+1, s.bytes+int64(len(record))
+	return nil
+}
