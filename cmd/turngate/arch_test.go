@@ -65,6 +65,7 @@ var homes = map[string][]string{
 	"github.com/caddyserver/certmagic":      {"internal/acme"},
 	"github.com/mholt/acmez/v3":             {"internal/acme"},
 	"go.uber.org/zap":                       {"internal/acme"},
+	"github.com/cilium/ebpf":                {"turn/offload"},
 	"golang.org/x/time":                     {"internal/limit"},
 	"golang.org/x/net":                      {"turn/relay", "signaling", "logger", "internal/proxy", "internal/testnet"},
 	"golang.org/x/sys":                      {"turn/relay", "turn/offload", "internal/edge", "internal/proxy", "internal/admin", "internal/testnet"},

@@ -29,13 +29,16 @@ var peers = map[string][][]string{
 	"microsocks": {{"microsocks"}},
 	"pebble":     {{"pebble"}},
 	"openssl":    {{"openssl"}},
+
+	"clang": {{"clang"}, {"llvm-strip"}},
 }
 
 // Need skips the test when the named peer is not on this machine, with the
 // reason. When the environment variable TURNGATE_TEST_MUST lists the name,
 // the test fails instead: a gate that skips checks nothing.
 //
-// Known names: coturn, nginx, chromium, npm, postgres, redis, pebble, openssl, tinyproxy, microsocks, netns (root on Linux with ip) and ipv6 (its loopback).
+// Known names: coturn, nginx, chromium, npm, postgres, redis, pebble, openssl, tinyproxy, microsocks, netns (root on Linux with ip),
+// xdp (netns with ethtool, and a kernel with BPF), clang and ipv6 (its loopback).
 func Need(t testing.TB, name string) {
 	t.Helper()
 	reason := missing(name)
@@ -77,12 +80,22 @@ func missing(name string) string {
 		l.Close()
 		return ""
 	}
-	if name == "netns" {
+	switch name {
+	case "netns", "xdp":
 		if os.Geteuid() != 0 {
 			return "network namespaces need root"
 		}
 		if Program("ip") == "" {
 			return "the program ip is not installed"
+		}
+		if name == "netns" {
+			return ""
+		}
+		if Program("ethtool") == "" {
+			return "the program ethtool is not installed"
+		}
+		if _, err := os.Stat("/proc/sys/net/core/bpf_jit_enable"); err != nil {
+			return "this kernel runs no BPF programs"
 		}
 		return ""
 	}
