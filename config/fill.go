@@ -147,7 +147,7 @@ func derive(cfg *Config, d *decoder) {
 			db.DSN = newSecret(under(d.dir, path), db.DSN.ref())
 		}
 	}
-	paths := []*string{&cfg.StateDir, &cfg.TLS.ACME.CARoot, &cfg.Upstream.CA, &cfg.Admin.Socket}
+	paths := []*string{&cfg.StateDir, &cfg.TLS.TicketKeys, &cfg.TLS.ACME.CARoot, &cfg.Upstream.CA, &cfg.Admin.Socket}
 	for _, list := range [][]string{cfg.TLS.Cert, cfg.TLS.Key} {
 		for i := range list {
 			paths = append(paths, &list[i])

@@ -28,10 +28,11 @@ const LetsEncrypt = "https://acme-v02.api.letsencrypt.org/directory"
 
 // TLS names the certificate.
 type TLS struct {
-	Mode string   `toml:"mode" reload:"live" one:"auto|files|self-signed|acme"`
-	Cert []string `toml:"cert" reload:"live" single:"ok"`
-	Key  []string `toml:"key" reload:"live" single:"ok"` // in the order of Cert
-	ACME ACME     `toml:"acme"`
+	Mode       string   `toml:"mode" reload:"live" one:"auto|files|installed|ca|self-signed|acme"`
+	Cert       []string `toml:"cert" reload:"live" single:"ok"`
+	Key        []string `toml:"key" reload:"live" single:"ok"` // in the order of Cert
+	TicketKeys string   `toml:"ticket_keys" reload:"live"`     // file; empty: keys of this process
+	ACME       ACME     `toml:"acme"`
 }
 
 // ACME is how certificates are ordered with mode acme.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/turngate/turngate/internal/acme"
 	"github.com/turngate/turngate/internal/admin"
 	"github.com/turngate/turngate/internal/edge"
 	"github.com/turngate/turngate/signaling"
@@ -27,7 +28,9 @@ type Status struct {
 	LastReload   Reload           `json:"last_reload"`
 	Listeners    []string         `json:"listeners"`
 	Certificates []edge.CertState `json:"certificates"`
-	Connections  int              `json:"connections"` // TCP, on every listener
+	CertSource   string           `json:"certificate_source"` // tls.mode, never auto
+	ACME         []acme.State     `json:"acme,omitempty"`     // orders, by name
+	Connections  int              `json:"connections"`        // TCP, on every listener
 	WebSockets   int              `json:"websockets"`
 	Allocations  int              `json:"allocations"`
 	FreePorts    int              `json:"free_ports"`
@@ -75,6 +78,7 @@ func (a *app) newAdmin(socket string) *admin.Server {
 		return result, nil
 	}))
 	s.Handle("POST "+admin.PathDrain, admin.JSON(a.handleDrain))
+	s.Handle("POST "+admin.PathRenew, admin.JSON(a.handleRenew))
 	s.Handle("GET "+admin.PathBans, admin.JSON(func(*http.Request) (any, error) { return a.turn.Bans(), nil }))
 	s.Handle("POST "+admin.PathUnban, admin.JSON(a.handleUnban))
 	return s
@@ -92,12 +96,16 @@ func (a *app) status() Status {
 		Drain:        a.drainReport(),
 		LastReload:   a.reloads.last(),
 		Certificates: a.certs.State(),
+		CertSource:   p.tls.mode,
 		Connections:  a.httpsCaps.Open() + a.turnCaps.Open(),
 		WebSockets:   a.webSockets(),
 		Allocations:  a.turn.Allocations(),
 		FreePorts:    a.turn.FreePorts(),
 		Bans:         len(a.turn.Bans()),
 		Upstreams:    upstreamStates(a.signaling.Upstreams()),
+	}
+	if p.tls.acme != nil {
+		s.ACME = p.tls.acme.States()
 	}
 	a.reloadMu.Lock()
 	defer a.reloadMu.Unlock()

@@ -50,7 +50,8 @@ type app struct {
 	admin       *admin.Server
 
 	reloads  reloadState
-	reloadMu sync.Mutex // one reload at a time; guards the fields below
+	reloadMu sync.Mutex      // one reload at a time; guards the fields below
+	tickets  edge.TicketKeys // those that are used, the plan's until the file changes
 	doors    map[string]*door
 	sockets  map[string][]*relay.Listener // UDP, by configured address
 	side     map[string]*sideListener     // plain HTTP, by purpose and address
@@ -145,6 +146,7 @@ func (a *app) swap(p *plan, next *opened) {
 	h := a.routes(p)
 	a.iceLimits.rate.SetLimit(float64(p.cfg.TURN.API.Rate), iceBurst*p.cfg.TURN.API.Rate)
 	a.handler.Store(&h)
+	a.tickets = p.tickets
 	a.swapDoors(p, next.doors)
 	a.swapSockets(p, next.sockets)
 	a.swapSides(p, next.side)
@@ -184,6 +186,7 @@ func (a *app) serve(ctx context.Context, now <-chan struct{}) error {
 	rooms.Go(func() { _ = a.logger.Serve(run) })
 	rooms.Go(func() { _ = a.certs.Watch(run) })
 	rooms.Go(func() { a.keepCertificates(run) })
+	rooms.Go(func() { a.watchTicketKeys(run) })
 	rooms.Go(func() {
 		if err := a.admin.Serve(run); err != nil {
 			a.log.Error("admin socket ended", "err", err)

@@ -41,6 +41,7 @@ var mayImport = map[string][]string{
 	"internal/acme":    {},
 	"internal/poller":  {},
 	"internal/proxy":   {"internal/limit", "internal/poller"},
+	"internal/pki":     {},
 	"internal/limit":   {},
 	"internal/admin":   {},
 	"internal/doctor":  {},

@@ -4,13 +4,18 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 
 	"github.com/turngate/turngate/config"
 	"github.com/turngate/turngate/internal/acme"
 	"github.com/turngate/turngate/internal/edge"
+	"github.com/turngate/turngate/internal/pki"
 	"github.com/turngate/turngate/turn"
 )
 
@@ -25,28 +30,123 @@ type certSource struct {
 // newCertSource finds the certificate of a configuration, and makes what has
 // to be made here before anything can be served.
 func (a *app) newCertSource(cfg *config.Config, addresses []turn.Address) (*certSource, error) {
-	s := &certSource{mode: cfg.TLS.Source()}
-	if s.mode == config.TLSFiles {
-		for _, p := range cfg.TLS.Pairs() {
-			s.files = append(s.files, edge.Pair{Cert: p[0], Key: p[1]})
-		}
-		return s, nil
-	}
-	names, addrs := selfSignedNames(cfg, addresses)
-	pair, _, err := edge.SelfSigned(cfg.StateDir, names, addrs)
+	mode, err := certMode(cfg)
 	if err != nil {
 		return nil, err
 	}
-	s.files = []edge.Pair{pair}
+	s := &certSource{mode: mode}
+	switch mode {
+	case config.TLSFiles:
+		for _, p := range cfg.TLS.Pairs() {
+			s.files = append(s.files, edge.Pair{Cert: p[0], Key: p[1]})
+		}
+	case config.TLSInstalled:
+		s.files = []edge.Pair{edge.Pair(pki.Installed(cfg.StateDir))}
+	case config.TLSCA:
+		authority, err := a.ownAuthority(cfg)
+		if err != nil {
+			return nil, err
+		}
+		err = s.make("server certificate of the own CA", a.log, func() (pki.Files, bool, error) {
+			return authority.Server(certSubject(cfg, addresses))
+		})
+		return s, err
+	default:
+		err := s.make("self-signed certificate", a.log, func() (pki.Files, bool, error) {
+			return pki.SelfSigned(cfg.StateDir, selfSignedSubject(cfg, addresses))
+		})
+		if err == nil && mode == config.TLSACME {
+			s.acme, err = a.newACME(cfg)
+		}
+		return s, err
+	}
+	return s, nil
+}
+
+// certMode is tls.mode with auto decided by what there is.
+func certMode(cfg *config.Config) (string, error) {
+	there := func(path string) bool {
+		_, err := os.Lstat(path)
+		return err == nil
+	}
+	installed := there(pki.Installed(cfg.StateDir).Cert)
+	switch mode := cfg.TLS.Source(); {
+	case mode == config.TLSInstalled && !installed:
+		return "", errors.New(`tls.mode = "installed", and nothing is installed; "turngate cert csr" prints a request for your CA, "turngate cert install FILE" takes its answer`)
+	case mode != config.TLSAuto:
+		return mode, nil
+	case installed:
+		return config.TLSInstalled, nil
+	}
+	switch _, err := pki.OpenAuthority(authorityDir(cfg)); {
+	case err == nil:
+		return config.TLSCA, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return config.TLSSelfSigned, nil
+	default:
+		return "", err
+	}
+}
+
+// make makes the files and remembers how to renew them.
+func (s *certSource) make(what string, log *slog.Logger, files func() (pki.Files, bool, error)) error {
+	f, _, err := files()
+	s.files = []edge.Pair{edge.Pair(f)}
 	s.keep = func(ctx context.Context) error {
-		return edge.KeepSelfSigned(ctx, cfg.StateDir, names, addrs, a.log)
+		return pki.Keep(ctx, what, func() (bool, error) {
+			_, created, err := files()
+			return created, err
+		}, log)
 	}
-	if s.mode != config.TLSACME {
-		s.mode = config.TLSSelfSigned
-		return s, nil
+	return err
+}
+
+// ownAuthority returns the CA of this host, made when it is configured and not
+// there.
+func (a *app) ownAuthority(cfg *config.Config) (*pki.Authority, error) {
+	authority, err := pki.OpenAuthority(authorityDir(cfg))
+	if errors.Is(err, fs.ErrNotExist) {
+		authority, err = pki.NewAuthority(authorityDir(cfg), authoritySubject(cfg), nil)
+		if err == nil {
+			a.log.Info("certificate authority made; see: turngate cert ca", "subject", authority.Cert.Subject.String())
+		}
 	}
-	s.acme, err = a.newACME(cfg)
-	return s, err
+	return authority, err
+}
+
+func authorityDir(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "ca") }
+
+// certSubject is what a certificate that others trust is for: how clients call
+// this host.
+func certSubject(cfg *config.Config, addresses []turn.Address) pki.Subject {
+	var s pki.Subject
+	if cfg.Domain != "" {
+		s.Names = []string{cfg.Domain}
+	}
+	if len(cfg.ExternalIP) == 0 && cfg.Domain != "" {
+		return s // what address the host has today is nobody's business
+	}
+	for _, a := range addresses {
+		s.Addrs = append(s.Addrs, a.External)
+	}
+	return s
+}
+
+func authoritySubject(cfg *config.Config) pki.Subject {
+	return certSubject(cfg, relayAddresses(cfg.ExternalIP))
+}
+
+// selfSignedSubject is everything that clients may call this host, since the
+// certificate is not trusted before somebody has looked at it anyway.
+func selfSignedSubject(cfg *config.Config, addresses []turn.Address) pki.Subject {
+	s := pki.Subject{Names: []string{"localhost"}, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}}
+	if cfg.Domain != "" {
+		s.Names = append(s.Names, cfg.Domain)
+	}
+	for _, a := range addresses {
+		s.Addrs = append(s.Addrs, a.External)
+	}
+	return s
 }
 
 // newACME returns the manager that runs when the order is the same: a reload

@@ -26,6 +26,7 @@ type plan struct {
 	cfg       *config.Config
 	addresses []turn.Address
 	tls       *certSource
+	tickets   edge.TicketKeys // nil: of this process
 	turn      turn.Options
 	signaling signaling.Options
 	inspect   inspect.Options
@@ -43,6 +44,11 @@ func (a *app) newPlan(cfg *config.Config) (*plan, error) {
 	var err error
 	if p.tls, err = a.newCertSource(cfg, p.addresses); err != nil {
 		return nil, err
+	}
+	if cfg.TLS.TicketKeys != "" {
+		if p.tickets, err = edge.ReadTicketKeys(cfg.TLS.TicketKeys); err != nil {
+			return nil, err
+		}
 	}
 	if _, err := edge.CheckCertificates(p.tls.files); err != nil {
 		return nil, err
@@ -74,21 +80,6 @@ func (a *app) newPlan(cfg *config.Config) (*plan, error) {
 	_, inspectErr := inspect.New(p.inspect)
 	_, loggerErr := logger.New(p.logger)
 	return p, errors.Join(signalingErr, inspectErr, loggerErr)
-}
-
-// selfSignedNames are what a self-signed certificate is for.
-func selfSignedNames(cfg *config.Config, addresses []turn.Address) (names []string, addrs []netip.Addr) {
-	names = []string{"localhost"}
-	if cfg.Domain != "" {
-		names = append(names, cfg.Domain)
-	}
-	addrs = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
-	for _, a := range addresses {
-		if a.External != addrs[0] {
-			addrs = append(addrs, a.External)
-		}
-	}
-	return names, addrs
 }
 
 func turnOptions(cfg *config.Config, addresses []turn.Address, log *slog.Logger) (turn.Options, error) {

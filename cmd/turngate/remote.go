@@ -103,6 +103,11 @@ func showStatus(io streams, s Status) {
 	for _, u := range s.Upstreams {
 		row("upstream", fmt.Sprintf("%s %s %s", u.Route, u.Upstream, u))
 	}
+	for _, o := range s.ACME {
+		if o.Error != "" {
+			row("acme", fmt.Sprintf("%s: %s; %s", o.Name, o.Error, o.Fix))
+		}
+	}
 	row("connections", s.Connections)
 	row("websockets", s.WebSockets)
 	row("allocations", fmt.Sprintf("%d, %d ports free", s.Allocations, s.FreePorts))

@@ -58,6 +58,7 @@ func newRootCommand(io streams) *cobra.Command {
 	root.AddCommand(
 		newServeCommand(io),
 		newConfigCommand(io),
+		newCertCommand(io),
 		newClientCommand(io),
 		newCredentialCommand(io),
 		newStatusCommand(io),

@@ -49,7 +49,7 @@ func (a *app) openSockets(p *plan) (*opened, error) {
 		if d := a.doors[addr]; d != nil && d.https == https {
 			continue
 		}
-		l, err := edge.Listen(context.Background(), addr, a.doorOptions(p.cfg, https))
+		l, err := edge.Listen(context.Background(), addr, a.doorOptions(p.cfg, p.tickets, https))
 		if err != nil {
 			errs = append(errs, explainListen("tcp", addr, err))
 			continue
@@ -131,7 +131,7 @@ func (a *app) swapDoors(p *plan, next map[string]*door) {
 			delete(a.doors, addr)
 			continue
 		}
-		if err := d.Update(a.doorOptions(p.cfg, https)); err != nil {
+		if err := d.Update(a.doorOptions(p.cfg, p.tickets, https)); err != nil {
 			a.log.Error("listener not updated", "listen", addr, "err", err)
 		}
 	}
@@ -222,10 +222,11 @@ func (a *app) serveDoor(d *door) {
 	}
 }
 
-func (a *app) doorOptions(cfg *config.Config, https bool) edge.Options {
+func (a *app) doorOptions(cfg *config.Config, tickets edge.TicketKeys, https bool) edge.Options {
 	o := edge.Options{
 		Certificates: a.certs,
 		Challenge:    a.challenge,
+		TicketKeys:   tickets,
 		HTTP:         https,
 		TURN:         a.serveTURN,
 		ProxyFrom:    cfg.TURN.ProxyProtocol,

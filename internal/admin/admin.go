@@ -40,6 +40,7 @@ const (
 	PathDrain    = "/v1/drain"
 	PathBans     = "/v1/bans"
 	PathUnban    = "/v1/unban"
+	PathRenew    = "/v1/renew"
 	PathMetrics  = "/metrics"
 	PathPprof    = "/debug/pprof/"
 )

@@ -19,7 +19,43 @@ import (
 // certificate is a loaded pair; never changed once made.
 type certificate struct {
 	tls.Certificate
-	when time.Time // when it was loaded
+	when  time.Time // when it was loaded
+	chain Chain
+}
+
+// Chain says whether clients can follow a certificate to somebody they trust.
+type Chain string
+
+const (
+	ChainComplete   Chain = "complete"    // to an authority that this host trusts
+	ChainPrivate    Chain = "private"     // to an authority in the file, whom clients have to be told to trust
+	ChainSelfSigned Chain = "self-signed" // the certificate is its own authority
+	ChainIncomplete Chain = "incomplete"  // to somebody who is neither in the file nor known here
+)
+
+// chainOf follows the chain of a loaded pair. Dates do not matter.
+func chainOf(c tls.Certificate) Chain {
+	if selfSigned(c.Leaf) {
+		return ChainSelfSigned
+	}
+	o := x509.VerifyOptions{Intermediates: x509.NewCertPool(), CurrentTime: c.Leaf.NotAfter}
+	private := x509.NewCertPool()
+	for _, der := range c.Certificate[1:] {
+		if above, err := x509.ParseCertificate(der); err == nil {
+			o.Intermediates.AddCert(above)
+			if selfSigned(above) {
+				private.AddCert(above)
+			}
+		}
+	}
+	if _, err := c.Leaf.Verify(o); err == nil { // the system's roots
+		return ChainComplete
+	}
+	o.Roots = private
+	if _, err := c.Leaf.Verify(o); err == nil {
+		return ChainPrivate
+	}
+	return ChainIncomplete
 }
 
 func (c *certificate) leaf() *x509.Certificate { return c.Leaf }
@@ -44,7 +80,7 @@ func loadPair(p Pair) (*certificate, error) {
 	if err != nil {
 		return nil, explainPair(p, certPEM, keyPEM, err)
 	}
-	return &certificate{cert, time.Now()}, nil
+	return &certificate{cert, time.Now(), chainOf(cert)}, nil
 }
 
 // readFile reads a small regular file and says who may not read it and why.

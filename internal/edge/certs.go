@@ -64,6 +64,7 @@ type CertState struct {
 	Names      []string  `json:"names"` // DNS names and addresses
 	Algorithm  string    `json:"algorithm"`
 	SelfSigned bool      `json:"self_signed"`
+	Chain      Chain     `json:"chain"`
 	NotBefore  time.Time `json:"not_before"`
 	NotAfter   time.Time `json:"not_after"`
 	Loaded     time.Time `json:"loaded"`
@@ -278,6 +279,7 @@ func (c *Certificates) State() []CertState {
 			Names:      names(leaf),
 			Algorithm:  leaf.PublicKeyAlgorithm.String(),
 			SelfSigned: selfSigned(leaf),
+			Chain:      f.loaded.chain,
 			NotBefore:  leaf.NotBefore, NotAfter: leaf.NotAfter,
 			Loaded:   f.loaded.when,
 			Warnings: f.loaded.warnings(time.Now()),

@@ -33,6 +33,10 @@ type Options struct {
 	// Certificates makes the address speak TLS; nil: it does not.
 	Certificates *Certificates
 
+	// TicketKeys are those of session tickets, shared with other hosts; nil:
+	// of this process.
+	TicketKeys TicketKeys
+
 	// Challenge returns the certificate that shows a certificate authority
 	// that a server name leads here (RFC 8737), or nil when none is under way;
 	// it is asked for clients that offer nothing but acme-tls/1. Such a
@@ -301,7 +305,7 @@ func (o Options) settle(addr string, before *settings) *settings {
 		if before != nil {
 			last = before.tls
 		}
-		set.tls = newTLSSettings(o.Certificates, o.HTTP, o.TURN != nil, o.Challenge, last)
+		set.tls = newTLSSettings(o, last)
 	}
 	return set
 }

@@ -43,6 +43,7 @@ func ServerTLS(certs *Certificates, protos ...string) *tls.Config {
 type tlsSettings struct {
 	certs      *Certificates
 	http, turn bool
+	ownTickets bool // keys of the process
 	config     *tls.Config
 }
 
@@ -69,8 +70,12 @@ func answersChallenges(config *tls.Config, challenge func(serverName string) *tl
 
 // newTLSSettings returns last when it fits, so that a reload keeps the ticket
 // keys and clients go on resuming their sessions.
-func newTLSSettings(certs *Certificates, http, turn bool, challenge func(string) *tls.Certificate, last *tlsSettings) *tlsSettings {
-	if last != nil && last.certs == certs && last.http == http && last.turn == turn {
+func newTLSSettings(o Options, last *tlsSettings) *tlsSettings {
+	http, turn, own := o.HTTP, o.TURN != nil, o.TicketKeys == nil
+	if last != nil && last.certs == o.Certificates && last.http == http && last.turn == turn && last.ownTickets == own {
+		if !own {
+			last.config.SetSessionTicketKeys(o.TicketKeys)
+		}
 		return last
 	}
 	var protos []string
@@ -80,9 +85,12 @@ func newTLSSettings(certs *Certificates, http, turn bool, challenge func(string)
 	if turn {
 		protos = append(protos, protoTURN)
 	}
-	set := &tlsSettings{certs, http, turn, ServerTLS(certs, protos...)}
-	if challenge != nil {
-		answersChallenges(set.config, challenge)
+	set := &tlsSettings{o.Certificates, http, turn, own, ServerTLS(o.Certificates, protos...)}
+	if !own {
+		set.config.SetSessionTicketKeys(o.TicketKeys)
+	}
+	if o.Challenge != nil {
+		answersChallenges(set.config, o.Challenge)
 	}
 	return set
 }

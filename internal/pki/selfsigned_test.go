@@ -1,8 +1,10 @@
-package edge
+package pki
 
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,9 +17,9 @@ func TestSelfSignedIsKept(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state", "tls")
 	names := []string{"Proxy.example.com", "localhost"}
 	addrs := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
-	ensure := func(names []string, addrs []netip.Addr) (Pair, bool) {
+	ensure := func(names []string, addrs []netip.Addr) (Files, bool) {
 		t.Helper()
-		p, created, err := SelfSigned(dir, names, addrs)
+		p, created, err := SelfSigned(dir, Subject{names, addrs})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -34,18 +36,18 @@ func TestSelfSignedIsKept(t *testing.T) {
 	}
 	first := read(t, p.Cert)
 
-	cert, err := loadPair(p)
+	cert, err := tls.LoadX509KeyPair(p.Cert, p.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf := cert.leaf()
+	leaf := cert.Leaf
 	for _, host := range []string{"proxy.example.com", "localhost", "192.0.2.1", "2001:db8::1"} {
 		if err := leaf.VerifyHostname(host); err != nil {
 			t.Errorf("does not cover %s: %v", host, err)
 		}
 	}
-	if w := cert.warnings(time.Now()); len(w) != 0 || !selfSigned(leaf) || leaf.IsCA || len(leaf.IPAddresses) != 2 {
-		t.Errorf("warnings %q, self-signed %v, CA %v, addresses %v; want none, true, false, two", w, selfSigned(leaf), leaf.IsCA, leaf.IPAddresses)
+	if !isRoot(leaf) || leaf.IsCA || len(leaf.IPAddresses) != 2 {
+		t.Errorf("self-signed %v, CA %v, addresses %v; want true, false, two", isRoot(leaf), leaf.IsCA, leaf.IPAddresses)
 	}
 	if life := leaf.NotAfter.Sub(leaf.NotBefore); life > 366*24*time.Hour {
 		t.Errorf("valid for %v: clients refuse more than 366 days", life)
@@ -70,7 +72,7 @@ func TestSelfSignedIsKept(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) != 0 {
 		t.Errorf("temporary files left: %v", left)
 	}
-	if _, _, err := SelfSigned(dir, nil, nil); err == nil {
+	if _, _, err := SelfSigned(dir, Subject{}); err == nil {
 		t.Error("no error without any name")
 	}
 }
@@ -79,14 +81,18 @@ func TestSelfSignedIsRenewedInTime(t *testing.T) {
 	dir := t.TempDir()
 	names := []string{"a.test"}
 	synctest.Test(t, func(t *testing.T) {
-		p, _, err := SelfSigned(dir, names, nil)
+		renew := func() (bool, error) {
+			_, created, err := SelfSigned(dir, Subject{Names: names})
+			return created, err
+		}
+		p, _, err := SelfSigned(dir, Subject{Names: names})
 		if err != nil {
 			t.Fatal(err)
 		}
 		first := read(t, p.Cert)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- KeepSelfSigned(ctx, dir, names, nil, discard) }()
+		go func() { ended <- Keep(ctx, "certificate", renew, slog.New(slog.DiscardHandler)) }()
 		const day = 24 * time.Hour
 		time.Sleep(330 * day)
 		synctest.Wait()
@@ -100,7 +106,16 @@ func TestSelfSignedIsRenewedInTime(t *testing.T) {
 		}
 		cancel()
 		if err := <-ended; err != nil {
-			t.Errorf("KeepSelfSigned returned %v, want nil", err)
+			t.Errorf("Keep returned %v, want nil", err)
 		}
 	})
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
