@@ -141,8 +141,7 @@ func (c *checker) balance(at string, r Signaling) {
 	}
 }
 
-// tunnelOnly refuses what routes that look into messages do not do: an allow-list or a
-// limit that is not kept is worse than none.
+// tunnelOnly refuses what routes that look into messages do not do.
 func (c *checker) tunnelOnly(at string, r Signaling) {
 	if r.Mode == ModeTunnel {
 		return
@@ -151,17 +150,10 @@ func (c *checker) tunnelOnly(at string, r Signaling) {
 		key  string
 		used bool
 	}{
-		{"balance", r.Balance != "order"}, {"health_check", r.HealthCheck != "off"}, {"answer", r.Answer != "standard"},
-		{"clients", len(r.Clients) > 0}, {"max_connections_per_address", r.MaxConnectionsPerAddress > 0}, {"silent", len(r.Silent) > 0},
-		{"add_headers", len(r.AddHeaders) > 0},
+		{"health_check", r.HealthCheck != "off"}, {"answer", r.Answer != "standard"}, {"silent", len(r.Silent) > 0},
 	} {
 		if k.used {
 			c.err(child(at, k.key), fmt.Sprintf("does not count on a route with mode = %q", r.Mode), "remove it")
-		}
-	}
-	for i, t := range r.Upstream {
-		if t.SNI != "" || t.Host != "" {
-			c.err(element(child(at, "upstream"), i), fmt.Sprintf("sni and host do not count on a route with mode = %q", r.Mode), "write the URL alone")
 		}
 	}
 }

@@ -38,13 +38,17 @@ func parseBalance(s string) (balance, error) {
 // key is what a request is spread by. A parameter that is missing, empty or there twice
 // says nothing; then the address does.
 func (rt *route) key(r *http.Request, query string) string {
-	if rt.balance.order != proxy.ByKey {
+	return rt.balance.key(r, query, rt.headers.Trust)
+}
+
+func (b balance) key(r *http.Request, query string, trust proxy.Trust) string {
+	if b.order != proxy.ByKey {
 		return ""
 	}
-	if rt.balance.query != "" {
-		if value, n := proxy.QueryValue(query, rt.balance.query); n == 1 && value != "" {
+	if b.query != "" {
+		if value, n := proxy.QueryValue(query, b.query); n == 1 && value != "" {
 			return "query " + value
 		}
 	}
-	return limit.Source(rt.headers.Trust.Client(r)).String()
+	return limit.Source(trust.Client(r)).String()
 }

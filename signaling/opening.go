@@ -62,3 +62,20 @@ func (o *Opened) Relay(w http.ResponseWriter, r *http.Request, headers *proxy.He
 
 // AcceptKey computes Sec-WebSocket-Accept of a client's key.
 func AcceptKey(key string) string { return acceptKey(key) }
+
+// A Balance is how a route chooses among its upstreams; the zero value is their order.
+type Balance struct{ b balance }
+
+// ParseBalance reads the word of Route.Balance.
+func ParseBalance(s string) (Balance, error) {
+	b, err := parseBalance(s)
+	return Balance{b}, err
+}
+
+// Order is what to make the pool with.
+func (b Balance) Order() proxy.Balance { return b.b.order }
+
+// Key is what to begin a request's search with.
+func (b Balance) Key(r *http.Request, query string, trust proxy.Trust) string {
+	return b.b.key(r, query, trust)
+}

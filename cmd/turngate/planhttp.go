@@ -53,7 +53,6 @@ func signalingRoute(cfg *config.Config, r config.Signaling, d dialers) (signalin
 		Targets:          targets(r.Upstream),
 		Balance:          r.Balance,
 		Dialer:           dialer,
-		Headers:          headers(cfg, r.XFF, r.KeepCookies, r.KeepUnderscores),
 		HandshakeTimeout: time.Duration(r.Reach.HandshakeTimeout),
 		IdleTimeout:      time.Duration(r.IdleTimeout),
 		MaxMessage:       int64(r.MaxMessage),
@@ -76,13 +75,22 @@ func signalingRoute(cfg *config.Config, r config.Signaling, d dialers) (signalin
 			Kind: r.HealthCheck, Interval: time.Duration(r.HealthInterval), Rise: r.HealthRise, Fall: r.HealthFall, Path: r.HealthPath,
 		}
 	}
-	route.Headers.Identify = r.Identify
+	var headersErr error
+	route.Headers, headersErr = routeHeaders(cfg, r)
+	return route, errors.Join(err, headersErr)
+}
+
+// routeHeaders translates what a WebSocket route says about header fields.
+func routeHeaders(cfg *config.Config, r config.Signaling) (proxy.HeaderPolicy, error) {
+	p := headers(cfg, r.XFF, r.KeepCookies, r.KeepUnderscores)
+	p.Identify = r.Identify
+	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(r.AddHeaders)) {
-		field, fieldErr := proxy.ParseField(name, r.AddHeaders[name].Reveal())
-		err = errors.Join(err, fieldErr)
-		route.Headers.Add = append(route.Headers.Add, field)
+		field, err := proxy.ParseField(name, r.AddHeaders[name].Reveal())
+		errs = append(errs, err)
+		p.Add = append(p.Add, field)
 	}
-	return route, err
+	return p, errors.Join(errs...)
 }
 
 func targets(list []config.Target) []proxy.Target {

@@ -36,8 +36,8 @@ func (a *app) inspectOptions(cfg *config.Config, d dialers) (inspect.Options, er
 func inspectRoute(cfg *config.Config, r config.Signaling, d dialers) (inspect.Route, error) {
 	route := inspect.Route{
 		Path:             r.Path,
-		Upstreams:        texts(config.URLs(r.Upstream)),
-		Headers:          headers(cfg, r.XFF, r.KeepCookies, r.KeepUnderscores),
+		Targets:          targets(r.Upstream),
+		Balance:          r.Balance,
 		HandshakeTimeout: time.Duration(r.Reach.HandshakeTimeout),
 		Settings: inspect.Settings{
 			IdleTimeout:          time.Duration(r.IdleTimeout),
@@ -52,6 +52,13 @@ func inspectRoute(cfg *config.Config, r config.Signaling, d dialers) (inspect.Ro
 		Outbound:  hook(r.Hook.Outbound),
 		Origins:   r.Origins,
 		SDKAppIDs: r.SDKAppIDs,
+
+		Clients:       r.Clients,
+		MaxPerAddress: r.MaxConnectionsPerAddress,
+	}
+	var err error
+	if route.Headers, err = routeHeaders(cfg, r); err != nil {
+		return route, err
 	}
 	if r.Mode == config.ModeHeaders {
 		route.ByHeaders = &inspect.ByHeaders{
@@ -61,7 +68,6 @@ func inspectRoute(cfg *config.Config, r config.Signaling, d dialers) (inspect.Ro
 			Concurrency: r.WebhookPoolSize,
 		}
 	}
-	var err error
 	if route.Dialer, err = d.get(r.Reach.Reach); err != nil {
 		return route, err
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/turngate/turngate/internal/limit"
 	"github.com/turngate/turngate/internal/proxy"
 	"github.com/turngate/turngate/signaling"
 )
@@ -23,7 +24,7 @@ type target struct {
 
 // A course is where one connection goes and how it is carried.
 type course struct {
-	upstreams         []*proxy.Upstream
+	upstreams         *proxy.Search
 	pool              *proxy.Pool // of the upstreams; nil: headers named the one
 	dialer            *proxy.Dialer
 	rest              string // of the target, for the upstream
@@ -69,6 +70,16 @@ func (s *Server) serve(t *table, rt *route, w http.ResponseWriter, r *http.Reque
 		return
 	}
 	client := rt.headers.Trust.Client(r)
+	if len(rt.clients) > 0 && !rt.clients.Contains(client) {
+		s.refuse(w, r, rt.name, http.StatusForbidden, "forbidden_client", "this address is not served here")
+		return
+	}
+	source := limit.Source(client)
+	if !rt.open.Acquire(source) {
+		s.refuse(w, r, rt.name, http.StatusTooManyRequests, "limited", "too many connections")
+		return
+	}
+	defer rt.open.Release(source) // the session ends before this returns
 	done := func() {}
 	if t.admit != nil {
 		if done, ok = t.admit(client); !ok {
@@ -82,6 +93,7 @@ func (s *Server) serve(t *table, rt *route, w http.ResponseWriter, r *http.Reque
 		s.failed(w, r, rt, err)
 		return
 	}
+	defer up.Release()
 	if opened.Status != http.StatusSwitchingProtocols {
 		defer done()
 		defer opened.Conn.Close()
@@ -126,7 +138,7 @@ func (rt *route) course(r *http.Request, at target) (*course, *signaling.Refusal
 	}
 	b := rt.byHeaders
 	if b == nil {
-		c.upstreams = rt.pool.Candidates()
+		c.upstreams = rt.pool.Search(rt.balance.Key(r, at.query, rt.headers.Trust))
 		return c, nil
 	}
 	peer := proxy.Peer(r).Addr()
@@ -138,7 +150,7 @@ func (rt *route) course(r *http.Request, at target) (*course, *signaling.Refusal
 		if rt.pool == nil {
 			return nil, &signaling.Refusal{Status: http.StatusForbidden, Result: "untrusted", Text: "this peer may not say where to connect"}
 		}
-		c.upstreams = rt.pool.Candidates()
+		c.upstreams = rt.pool.Search(rt.balance.Key(r, at.query, rt.headers.Trust))
 		return c, nil
 	}
 	w, err := parseWish(r.Header, rt.settings.MaxMessage)
@@ -154,7 +166,7 @@ func (rt *route) course(r *http.Request, at target) (*course, *signaling.Refusal
 			return nil, &signaling.Refusal{Status: http.StatusForbidden, Result: "forbidden_target", Text: "x-wsproxy-" + u.what + ": " + errTarget.Error()}
 		}
 	}
-	c.pool, c.upstreams = nil, []*proxy.Upstream{w.upstream}
+	c.pool, c.upstreams = nil, proxy.Listed([]*proxy.Upstream{w.upstream})
 	c.dialer, c.client, c.rest, c.shared = reach.dialer, reach.client, at.path, b.concurrency
 	c.inbound, c.outbound = w.inbound, w.outbound
 	c.settings.IdleTimeout, c.settings.MaxMessage = w.idle, w.maxFrame
@@ -173,7 +185,7 @@ func (h *Hook) host() *proxy.Upstream {
 // ask tries the upstreams in order, as signaling does.
 func (s *Server) ask(ctx context.Context, rt *route, c *course, header http.Header, query string) (*proxy.Upstream, *signaling.Opened, error) {
 	var last error = errors.New("no upstream")
-	for _, u := range c.upstreams {
+	for u := c.upstreams.Next(); u != nil; u = c.upstreams.Next() {
 		opened, err := s.askOne(ctx, rt, c, u, header, query)
 		if err == nil {
 			if c.pool != nil && c.pool.Worked(u) {
@@ -181,6 +193,7 @@ func (s *Server) ask(ctx context.Context, rt *route, c *course, header http.Head
 			}
 			return u, opened, nil
 		}
+		u.Release()
 		last = err
 		cause := proxy.Classify(err)
 		s.metrics.failures.WithLabelValues(rt.name, string(cause)).Inc()

@@ -35,7 +35,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/turngate/turngate/internal/limit"
 	"github.com/turngate/turngate/internal/proxy"
+	"github.com/turngate/turngate/signaling"
 )
 
 // Options configure a Server.
@@ -52,7 +54,9 @@ type Options struct {
 // trusted peers say. The zero value of a duration or number means its default.
 type Route struct {
 	Path      string   // as in signaling.Route
-	Upstreams []string // base URLs in order of preference
+	Upstreams []string // base URLs in order of preference; or
+	Targets   []proxy.Target
+	Balance   string // among them, as in signaling.Route
 
 	Dialer     *proxy.Dialer // to upstreams; nil: one with default options
 	HookDialer *proxy.Dialer // to hooks; nil: one with default options
@@ -67,9 +71,12 @@ type Route struct {
 
 	ByHeaders *ByHeaders // nil: the headers x-wsproxy-* mean nothing
 
-	Origins   []string
-	SDKAppIDs []uint64
-	Plain     http.Handler // as in signaling.Route
+	Origins       []string
+	SDKAppIDs     []uint64
+	Clients       []netip.Prefix // who is served; empty: everybody
+	MaxPerAddress int            // connections of one client address (IPv6: /64); 0: no limit
+
+	Plain http.Handler // as in signaling.Route
 }
 
 // Settings say how one connection is carried.
@@ -163,6 +170,11 @@ func (s *Server) Reconfigure(opt Options) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	if old := s.table.Load(); old != nil {
+		for _, rt := range t.routes {
+			rt.inherit(old)
+		}
+	}
 	if old := s.table.Swap(t); old != nil {
 		old.close()
 	}
@@ -189,6 +201,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type route struct {
 	name      string
 	pool      *proxy.Pool // nil: none
+	balance   signaling.Balance
 	dialer    *proxy.Dialer
 	headers   proxy.HeaderPolicy
 	handshake time.Duration
@@ -200,7 +213,26 @@ type route struct {
 	byHeaders *byHeaders
 	origins   proxy.Origins
 	appIDs    proxy.AppIDs
+	clients   proxy.Trust // who is served; empty: everybody
+	open      *limit.KeyedCap[netip.Prefix]
 	plain     http.Handler
+
+	maxPerAddress int
+}
+
+// inherit takes over what is known about the same route of an older table: the health of
+// its upstreams, and who holds how many connections.
+func (rt *route) inherit(old *table) {
+	for _, was := range old.routes {
+		if was.name != rt.name {
+			continue
+		}
+		was.open.SetMax(rt.maxPerAddress)
+		rt.open = was.open
+		if rt.pool != nil && was.pool != nil {
+			rt.pool.Inherit(was.pool)
+		}
+	}
 }
 
 func newRoute(o *Route) (*route, error) {
@@ -212,7 +244,11 @@ func newRoute(o *Route) (*route, error) {
 		write:     o.WriteTimeout,
 		settings:  o.Settings,
 		appIDs:    proxy.NewAppIDs(o.SDKAppIDs),
+		clients:   o.Clients,
 		plain:     o.Plain,
+
+		maxPerAddress: o.MaxPerAddress,
+		open:          limit.NewKeyedCap[netip.Prefix](o.MaxPerAddress),
 	}
 	if rt.handshake == 0 {
 		rt.handshake = 5 * time.Second
@@ -238,8 +274,11 @@ func newRoute(o *Route) (*route, error) {
 			}
 		}
 	}
-	if o.Upstreams != nil {
-		if rt.pool, err = proxy.NewPool(o.Upstreams); err != nil {
+	if rt.balance, err = signaling.ParseBalance(o.Balance); err != nil {
+		return nil, err
+	}
+	if all := append(proxy.Targets(o.Upstreams...), o.Targets...); len(all) > 0 {
+		if rt.pool, err = proxy.MakePool(proxy.PoolOptions{Targets: all, Balance: rt.balance.Order()}); err != nil {
 			return nil, err
 		}
 	}

@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -86,4 +87,39 @@ func TestHookDecides(t *testing.T) {
 	c.ends(1008, "message denied")
 	far.ends(1001, "going away")
 	h.vacant(t)
+}
+
+func TestOnlyListedClientsAndSoMany(t *testing.T) {
+	u := newUpstream(t, websocket.Upgrader{})
+	rt := plainRoute(u)
+	rt.Clients = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	if status, _ := serve(t, rt).refused(t, "/", nil); status != 403 {
+		t.Errorf("a client that is not listed: %d, want 403", status)
+	}
+	rt.Clients, rt.MaxPerAddress = []netip.Prefix{loopback}, 1
+	h := serve(t, rt)
+	first := h.open(t, "/", nil)
+	far := u.next(t)
+	if err := h.Reconfigure(Options{Routes: []Route{rt}}); err != nil { // who holds what is remembered
+		t.Fatal(err)
+	}
+	if status, _ := h.refused(t, "/", nil); status != 429 {
+		t.Errorf("a second connection of one: %d, want 429", status)
+	}
+	first.Close()
+	far.ends(1001, "client connection lost")
+	far.Close()
+	h.vacant(t)
+}
+
+func TestUpstreamsAreBalanced(t *testing.T) {
+	one, two := newUpstream(t, websocket.Upgrader{}), newUpstream(t, websocket.Upgrader{})
+	h := serve(t, Route{Path: "/", Upstreams: []string{one.url(), two.url()}, Balance: "least_connections"})
+	h.open(t, "/", nil)
+	h.open(t, "/", nil)
+	one.next(t)
+	two.next(t)
+	if err := h.Reconfigure(Options{Routes: []Route{{Path: "/", Upstreams: []string{one.url()}, Balance: "dice"}}}); err == nil {
+		t.Error("an unknown balance was taken")
+	}
 }
