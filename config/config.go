@@ -64,6 +64,19 @@ type HTTPS struct {
 	MaxConnectionsPerAddress int            `toml:"max_connections_per_address" reload:"live"` // 0: no limit
 	HeaderTimeout            Duration       `toml:"header_timeout" reload:"restart"`
 	HandshakeTimeout         Duration       `toml:"handshake_timeout" reload:"live"`
+	Names                    []string       `toml:"names" reload:"live"` // lower case after loading
+	Limits                   HTTPSLimits    `toml:"limits"`
+}
+
+// HTTPSLimits bound how much one client address (IPv4, or an IPv6 /64), and one
+// user of it, may ask. 0 is no limit.
+type HTTPSLimits struct {
+	ConnectionsPerSecond       int `toml:"connections_per_second" reload:"live"`
+	RequestsPerSecond          int `toml:"requests_per_second" reload:"live"`
+	RequestsPerSecondPerUser   int `toml:"requests_per_second_per_user" reload:"live"`
+	HandshakesPerSecond        int `toml:"handshakes_per_second" reload:"live"` // WebSocket
+	HandshakesPerMinutePerUser int `toml:"handshakes_per_minute_per_user" reload:"live"`
+	WebSocketsPerUser          int `toml:"websockets_per_user" reload:"live"`
 }
 
 // TURN is the relay.
@@ -255,7 +268,11 @@ type Admin struct {
 type Log struct {
 	Level  slog.Level `toml:"level" reload:"live"`
 	Format string     `toml:"format" reload:"restart" one:"auto|text|json"`
+	Access string     `toml:"access" reload:"live"` // empty: none; "stdout"; a file
 }
+
+// AccessStdout is the value of log.access for standard output.
+const AccessStdout = "stdout"
 
 // Drain is what happens to live sessions when the server is asked to stop.
 type Drain struct {
@@ -312,6 +329,14 @@ func base() *Config {
 			MaxConnectionsPerAddress: 2000,
 			HeaderTimeout:            seconds(10),
 			HandshakeTimeout:         seconds(10),
+			Limits: HTTPSLimits{
+				ConnectionsPerSecond:       1000,
+				RequestsPerSecond:          1000,
+				RequestsPerSecondPerUser:   50,
+				HandshakesPerSecond:        200,
+				HandshakesPerMinutePerUser: 20,
+				WebSocketsPerUser:          50,
+			},
 		},
 		TURN: TURN{
 			Listen:        []ListenAddr{Listen(netip.Addr{}, 3478)},

@@ -137,6 +137,27 @@ func derive(cfg *Config, d *decoder) {
 			cfg.origins["turn.realm"] = Origin{Note: "domain"}
 		}
 	}
+	if h := &cfg.HTTPS; h.MaxConnectionsPerAddress == 0 {
+		// Whoever lets one address hold any number lets it open them too.
+		for key, n := range map[string]*int{
+			"connections_per_second":         &h.Limits.ConnectionsPerSecond,
+			"requests_per_second":            &h.Limits.RequestsPerSecond,
+			"requests_per_second_per_user":   &h.Limits.RequestsPerSecondPerUser,
+			"handshakes_per_second":          &h.Limits.HandshakesPerSecond,
+			"handshakes_per_minute_per_user": &h.Limits.HandshakesPerMinutePerUser,
+			"websockets_per_user":            &h.Limits.WebSocketsPerUser,
+		} {
+			if key = child("https.limits", key); !d.set[key] {
+				*n, cfg.origins[key] = 0, Origin{Note: "https.max_connections_per_address"}
+			}
+		}
+	}
+	for i, name := range cfg.HTTPS.Names {
+		cfg.HTTPS.Names[i] = strings.ToLower(name)
+	}
+	if cfg.Log.Access != AccessStdout {
+		cfg.Log.Access = under(d.dir, cfg.Log.Access)
+	}
 	for i := range cfg.TURN.Database {
 		db := &cfg.TURN.Database[i]
 		if db.Realm == "" {

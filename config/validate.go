@@ -26,6 +26,7 @@ func check(cfg *Config, d *decoder) {
 	c.site()
 	c.tls()
 	c.listeners()
+	c.names()
 	c.relay()
 	c.credentials()
 	c.databases()
@@ -117,6 +118,20 @@ func (c *checker) listeners() {
 	}
 	if len(c.cfg.HTTPS.Listen) == 0 {
 		c.err("https.listen", "is empty", `write [":443"]`)
+	}
+}
+
+// names checks the names that clients may come under.
+func (c *checker) names() {
+	for i, n := range c.cfg.HTTPS.Names {
+		key := element("https.names", i)
+		switch {
+		case n == "*":
+		case !isDomain(strings.TrimPrefix(n, "*.")):
+			c.err(key, fmt.Sprintf("%q is not a name", n), `write a name like "proxy.example.com" or "*.example.com", or "*" for any`)
+		case c.cfg.Domain == "":
+			c.warn(key, "without a domain every name is served", "set domain, or remove this")
+		}
 	}
 }
 

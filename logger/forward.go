@@ -166,6 +166,8 @@ func (s *Server) askOne(ctx context.Context, rt *route, u *proxy.Upstream, r *ht
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 		req.Body, _ = req.GetBody()
 	}
+	trace, asked := proxy.TraceOf(r.Context()), time.Now()
+	trace.Try(u.Name)
 	resp, err := rt.client.RoundTrip(u, req)
 	if err != nil {
 		cause := proxy.Classify(err)
@@ -184,6 +186,7 @@ func (s *Server) askOne(ctx context.Context, rt *route, u *proxy.Upstream, r *ht
 		cancel(nil)
 		return nil, &proxy.Error{Upstream: u.Name, Phase: "answer", Cause: proxy.CauseAnswer, Err: fmt.Errorf("status %d", resp.StatusCode)}
 	}
+	trace.Phase("answer", time.Since(asked))
 	resp.Body = &cancelBody{resp.Body, cancel}
 	return resp, nil
 }
@@ -262,6 +265,7 @@ func (s *Server) answer(rt *route, w http.ResponseWriter, r *http.Request, resp 
 // refuse answers with an error of our own, without Access-Control-Allow-Origin.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, route string, status int, result, text string) {
 	s.metrics.requests.WithLabelValues(route, result).Inc()
+	proxy.TraceOf(r.Context()).End(result)
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")

@@ -100,7 +100,7 @@ func (s *Server) admit(t *table, rt *route, w http.ResponseWriter, r *http.Reque
 	client := rt.headers.Trust.Client(r)
 	if len(rt.clients) > 0 && !rt.clients.Contains(client) {
 		if rt.silent.Clients {
-			s.drop(w, rt.name, "forbidden_client")
+			s.drop(r, rt.name, "forbidden_client")
 			return nil, false
 		}
 		return no(http.StatusForbidden, "forbidden_client", "this address is not served here")
@@ -124,7 +124,7 @@ func (s *Server) admit(t *table, rt *route, w http.ResponseWriter, r *http.Reque
 	source := limit.Source(client)
 	if !rt.open.Acquire(source) {
 		if rt.silent.Limit {
-			s.drop(w, rt.name, "limited")
+			s.drop(r, rt.name, "limited")
 			return nil, false
 		}
 		return no(http.StatusTooManyRequests, "limited", "too many connections")
@@ -138,7 +138,7 @@ func (s *Server) admit(t *table, rt *route, w http.ResponseWriter, r *http.Reque
 		}
 		done = func() { leave(); rt.open.Release(source) }
 	}
-	return &session{client: client, route: rt.name, appID: appID, done: done, limits: rt.limits}, true
+	return &session{client: client, route: rt.name, appID: appID, done: done, limits: rt.limits, trace: proxy.TraceOf(r.Context())}, true
 }
 
 // ask tries the upstreams one after the other. An upstream that does not answer is passed
@@ -188,7 +188,12 @@ func says(err error) bool {
 func (s *Server) askOne(parent context.Context, rt *route, u *proxy.Upstream, header http.Header, rest, query string) (net.Conn, *answer, error) {
 	ctx, cancel := context.WithTimeout(parent, rt.handshake)
 	defer cancel()
-	return open(parent, ctx, rt.dialer, &rt.headers, u, header, rest, query, s.metrics.phase)
+	trace := proxy.TraceOf(parent)
+	trace.Try(u.Name)
+	return open(parent, ctx, rt.dialer, &rt.headers, u, header, rest, query, func(name string, took time.Duration) {
+		s.metrics.phase(name, took)
+		trace.Phase(name, took)
+	})
 }
 
 // connectTo opens a connection to an upstream, TLS included. phase is told how long each
@@ -335,7 +340,7 @@ func (s *Server) relay(w http.ResponseWriter, r *http.Request, rt *route, conn n
 	}
 	switch {
 	case rt.silent.Errors:
-		s.drop(w, rt.name, result)
+		s.drop(r, rt.name, result)
 	case a.relay(w, r, conn, &rt.headers, limit, rt.qrator):
 		s.metrics.handshakes.WithLabelValues(rt.name, result).Inc()
 	default:

@@ -12,6 +12,7 @@ type metrics struct {
 	handshakes *prometheus.CounterVec // route, result
 	failures   *prometheus.CounterVec // route, cause
 	closes     *prometheus.CounterVec // route, reason
+	codes      *prometheus.CounterVec // from, code
 	schedules  *prometheus.CounterVec // result
 	checks     *prometheus.CounterVec // route, result
 	phases     *prometheus.HistogramVec
@@ -35,6 +36,9 @@ func newMetrics(g *registry) *metrics {
 		closes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "turngate_signaling_closes_total", Help: "Sessions ended, by route and reason.",
 		}, []string{"route", "reason"}),
+		codes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "turngate_signaling_close_codes_total", Help: "Close frames that passed, by sender and code; 3xxx and 4xxx are the codes of libraries and applications.",
+		}, []string{"from", "code"}),
 		schedules: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "turngate_signaling_schedules_total", Help: "Requests to the TRTC scheduler, by result.",
 		}, []string{"result"}),
@@ -59,10 +63,25 @@ func (m *metrics) phase(name string, d time.Duration) {
 	m.phases.WithLabelValues(name).Observe(d.Seconds())
 }
 
+// closeCode counts the code of a Close frame, 0 for none, under a label that clients
+// cannot choose freely: RFC 6455 section 7.4.
+func (m *metrics) closeCode(from string, code uint16) {
+	label := "other"
+	switch {
+	case code == 0:
+		return
+	case code >= 1000 && code <= 1015:
+		label = strconv.Itoa(int(code))
+	case code/1000 == 3, code/1000 == 4:
+		label = strconv.Itoa(int(code/1000)) + "xxx"
+	}
+	m.codes.WithLabelValues(from, label).Inc()
+}
+
 // Collectors returns the metrics for the caller to register, once per Server.
 func (s *Server) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return append([]prometheus.Collector{m.handshakes, m.failures, m.closes, m.schedules, m.checks, m.phases, upstreamStates{s}}, m.sampled...)
+	return append([]prometheus.Collector{m.handshakes, m.failures, m.closes, m.codes, m.schedules, m.checks, m.phases, upstreamStates{s}}, m.sampled...)
 }
 
 // upstreamStates reads the state of the upstreams when it is asked for.

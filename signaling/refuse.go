@@ -3,6 +3,8 @@ package signaling
 import (
 	"io"
 	"net/http"
+
+	"github.com/turngate/turngate/internal/proxy"
 )
 
 // Silence names refusals that are not answered: the connection just ends.
@@ -15,6 +17,7 @@ type Silence struct {
 // refuse answers with an error of our own.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, route string, status int, result, text string) {
 	s.metrics.handshakes.WithLabelValues(route, result).Inc()
+	proxy.TraceOf(r.Context()).End(result)
 	Refuse(w, r, status, text)
 }
 
@@ -46,11 +49,8 @@ func Refuse(w http.ResponseWriter, r *http.Request, status int, text string) {
 }
 
 // drop ends the connection (over HTTP/2: the stream) without an answer.
-func (s *Server) drop(w http.ResponseWriter, route, result string) {
+func (s *Server) drop(r *http.Request, route, result string) {
 	s.metrics.handshakes.WithLabelValues(route, result).Inc()
-	c, _, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		panic(http.ErrAbortHandler) // net/http's own way to say nothing more
-	}
-	c.Close()
+	proxy.TraceOf(r.Context()).End(result)
+	panic(http.ErrAbortHandler) // net/http's own way to say nothing more
 }

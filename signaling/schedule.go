@@ -364,10 +364,13 @@ func (h *scheduler) askOne(r *http.Request, u *proxy.Upstream, target string, he
 		req.Body = io.NopCloser(bytes.NewReader(body))
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	}
+	trace, asked := proxy.TraceOf(r.Context()), time.Now()
+	trace.Try(u.Name)
 	resp, err := h.client.RoundTrip(u, req)
 	if err != nil {
 		return nil, nil, upstreamError(u, "request", err)
 	}
+	trace.Phase("answer", time.Since(asked))
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxScheduleAnswer+1))
 	switch {
@@ -408,6 +411,7 @@ func (h *scheduler) answer(w http.ResponseWriter, resp *http.Response, body []by
 // the SDK takes it for the failure it is.
 func (s *Server) deny(w http.ResponseWriter, r *http.Request, status int, result, text string) {
 	s.metrics.schedules.WithLabelValues(result).Inc()
+	proxy.TraceOf(r.Context()).End(result)
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")

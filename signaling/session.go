@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/turngate/turngate/internal/poller"
+	"github.com/turngate/turngate/internal/proxy"
 )
 
 // limits are the bounds a session was opened with.
@@ -31,6 +32,7 @@ type session struct {
 	limits   limits
 	done     func() // gives back what Admit took
 	srv      *Server
+	trace    *proxy.Trace // until the session is open; nil: no access log
 
 	loop     *poller.Loop // carries the session; nil: two goroutines do
 	attached atomic.Bool  // the loop has the sockets
@@ -238,7 +240,12 @@ func (s *Server) start(ses *session, client, upstream net.Conn, fromClient, from
 	ses.active.Store(g.tick.Load())
 	ses.id = g.last.Add(1)
 	ses.loop = s.pick(ses.id, client, upstream)
-	s.log.Info("session opened", "session", ses.id, "route", ses.route, "client", ses.client, "upstream", ses.upstream, "sdkAppId", ses.appID)
+	attrs := []slog.Attr{
+		slog.Uint64("session", ses.id), slog.String("route", ses.route), slog.Any("client", ses.client),
+		slog.String("upstream", ses.upstream), slog.Uint64("sdkAppId", ses.appID),
+	}
+	s.table.Load().sessionLog(s.log).LogAttrs(context.Background(), slog.LevelInfo, "session opened", append(attrs, ses.trace.Take()...)...)
+	ses.trace = nil
 	g.mu.Lock()
 	if g.closed {
 		g.mu.Unlock()
@@ -288,6 +295,8 @@ func (ses *session) leave() {
 	reason := ses.reason
 	ses.mu.Unlock()
 	s.metrics.closes.WithLabelValues(ses.route, reason).Inc()
+	s.metrics.closeCode("client", ses.up.frames.code)
+	s.metrics.closeCode("upstream", ses.down.frames.code)
 	attrs := []slog.Attr{
 		slog.Uint64("session", ses.id), slog.String("route", ses.route), slog.Any("client", ses.client), slog.String("upstream", ses.upstream),
 		slog.Uint64("sdkAppId", ses.appID), slog.Duration("duration", time.Since(ses.opened).Round(time.Millisecond)),
@@ -299,6 +308,6 @@ func (ses *session) leave() {
 	if code := ses.down.frames.code; code != 0 {
 		attrs = append(attrs, slog.Int("upstreamClose", int(code)))
 	}
-	s.log.LogAttrs(context.Background(), slog.LevelInfo, "session closed", attrs...)
+	s.table.Load().sessionLog(s.log).LogAttrs(context.Background(), slog.LevelInfo, "session closed", attrs...)
 	s.sessions.remove(ses) // last: a drain returns then
 }

@@ -49,6 +49,10 @@ type Options struct {
 	Admit func(client netip.Addr) (done func(), ok bool)
 
 	Log *slog.Logger // nil: slog.Default
+
+	// Access, if set, gets the lines about sessions instead of Log. It is an access log:
+	// what a client wrote about itself may stand in it, credentials may not.
+	Access *slog.Logger
 }
 
 // A Route binds a path to upstreams. The zero value of every duration means its
@@ -124,6 +128,15 @@ type table struct {
 	routes   []*route
 	clients  []*proxy.Client // of the scheduler
 	replaced chan struct{}   // closed when another table has taken its place
+	access   *slog.Logger    // nil: none
+}
+
+// sessionLog is where the lines about sessions go.
+func (t *table) sessionLog(log *slog.Logger) *slog.Logger {
+	if t.access != nil {
+		return t.access
+	}
+	return log
 }
 
 func (t *table) close() {
@@ -158,7 +171,7 @@ func New(opt Options) (*Server, error) {
 func (s *Server) Reconfigure(opt Options) error {
 	s.configuring.Lock()
 	defer s.configuring.Unlock()
-	t := &table{admit: opt.Admit, replaced: make(chan struct{})}
+	t := &table{admit: opt.Admit, access: opt.Access, replaced: make(chan struct{})}
 	var errs []error
 	for i := range opt.Routes {
 		rt, err := newRoute(&opt.Routes[i])

@@ -328,6 +328,15 @@ func (rec *recorder) blameless(t testing.TB) {
 	rec.faults = nil
 }
 
+// blamelessButFor is blameless for a target whose configuration lets a field pass.
+func (rec *recorder) blamelessButFor(t testing.TB, field string) {
+	t.Helper()
+	rec.mu.Lock()
+	rec.faults = slices.DeleteFunc(rec.faults, func(f string) bool { return strings.HasPrefix(f, field+" ") })
+	rec.mu.Unlock()
+	rec.blameless(t)
+}
+
 // answerWith makes the recorder answer everything but control clients with raw
 // bytes and then close, until the test ends.
 func (rec *recorder) answerWith(t testing.TB, answer func(c net.Conn, e *forwarded) bool) {

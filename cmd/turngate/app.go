@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/turngate/turngate/config"
+	"github.com/turngate/turngate/internal/accesslog"
 	"github.com/turngate/turngate/internal/acme"
 	"github.com/turngate/turngate/internal/admin"
 	"github.com/turngate/turngate/internal/edge"
@@ -38,12 +39,15 @@ type app struct {
 	turnCaps    *edge.Caps
 	edgeMetrics *edge.Metrics
 	iceLimits   *iceLimits
+	httpLimits  *httpLimits
+	httpMetrics *httpMetrics
+	accessLog   *accesslog.Log
 	turn        *turn.Server
 	signaling   *signaling.Server
 	inspect     *inspect.Server
 	logger      *logger.Server
 	http        *http.Server
-	handler     atomic.Pointer[http.Handler]
+	handler     atomic.Pointer[front]
 	draining    atomic.Bool
 	drains      drainState
 	plan        atomic.Pointer[plan] // what runs
@@ -75,6 +79,9 @@ func newApp(cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (*app, e
 		turnCaps:    edge.NewCaps(edge.DefaultCaps),
 		edgeMetrics: edge.NewMetrics(),
 		iceLimits:   newICELimits(),
+		httpLimits:  newHTTPLimits(log),
+		httpMetrics: newHTTPMetrics(),
+		accessLog:   accesslog.New(log),
 		doors:       make(map[string]*door),
 		sockets:     make(map[string][]*relay.Listener),
 		side:        make(map[string]*sideListener),
@@ -91,11 +98,13 @@ func newApp(cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (*app, e
 	}
 	a.newHTTP(cfg)
 	a.admin = a.newAdmin(cfg.Admin.Socket)
-	a.registry.MustRegister(a.reloads.collector(), a.edgeMetrics, a.iceLimits.answers, edge.CertificateMetrics(a.certs), a.acmeMetrics)
+	a.registry.MustRegister(a.reloads.collector(), a.edgeMetrics, a.iceLimits.answers,
+		a.httpLimits.hits, a.httpMetrics.requests, a.httpMetrics.seconds, edge.CertificateMetrics(a.certs), a.acmeMetrics)
 	a.registry.MustRegister(a.turn.Collectors()...)
 	a.registry.MustRegister(a.signaling.Collectors()...)
 	a.registry.MustRegister(a.inspect.Collectors()...)
 	a.registry.MustRegister(a.logger.Collectors()...)
+	a.registry.MustRegister(a.accessLog.Collectors()...)
 	return a, nil
 }
 
@@ -141,15 +150,16 @@ func (a *app) swap(p *plan, next *opened) {
 	must(a.logger.Reconfigure(p.logger))
 	must(a.signaling.Reconfigure(p.signaling))
 	must(a.inspect.Reconfigure(p.inspect))
-	a.httpsCaps.Set(caps(p.cfg.HTTPS.MaxConnections, p.cfg.HTTPS.MaxConnectionsPerAddress))
+	a.httpsCaps.Set(httpsCaps(p.cfg.HTTPS))
 	a.turnCaps.Set(caps(p.cfg.HTTPS.MaxConnections, p.cfg.TURN.Limits.ConnectionsPerAddress))
-	h := a.routes(p)
+	a.httpLimits.set(p.cfg.HTTPS)
 	a.iceLimits.rate.SetLimit(float64(p.cfg.TURN.API.Rate), iceBurst*p.cfg.TURN.API.Rate)
-	a.handler.Store(&h)
+	a.handler.Store(a.newFront(p))
 	a.tickets = p.tickets
 	a.swapDoors(p, next.doors)
 	a.swapSockets(p, next.sockets)
 	a.swapSides(p, next.side)
+	a.swapAccess(next.access)
 	a.plan.Store(p)
 	ping(a.replanned)
 }
@@ -157,6 +167,12 @@ func (a *app) swap(p *plan, next *opened) {
 func caps(all, perAddress int) edge.CapNumbers {
 	n := edge.DefaultCaps
 	n.Conns, n.ConnsPerSource = all, perAddress
+	return n
+}
+
+func httpsCaps(h config.HTTPS) edge.CapNumbers {
+	n := caps(h.MaxConnections, h.MaxConnectionsPerAddress)
+	n.RatePerSource, n.BurstPerSource = h.Limits.ConnectionsPerSecond, h.MaxConnectionsPerAddress
 	return n
 }
 
@@ -175,6 +191,12 @@ func (a *app) serve(ctx context.Context, now <-chan struct{}) error {
 		a.serveSide(l)
 	}
 	a.reloadMu.Unlock()
+
+	// The access log ends last: sessions write their lines until the end.
+	logging, stopLogging := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopLogging()
+	var access sync.WaitGroup
+	access.Go(func() { a.accessLog.Serve(logging) })
 
 	var rooms sync.WaitGroup
 	rooms.Go(func() {
@@ -204,6 +226,8 @@ func (a *app) serve(ctx context.Context, now <-chan struct{}) error {
 	a.closeSides()
 	a.wg.Wait()
 	rooms.Wait()
+	stopLogging()
+	access.Wait()
 	a.log.Info("stopped")
 	return nil
 }

@@ -37,15 +37,16 @@ var mayImport = map[string][]string{
 	"turn/ports":     {},
 	"turn/userdb":    {},
 
-	"internal/edge":    {"internal/limit"},
-	"internal/acme":    {},
-	"internal/poller":  {},
-	"internal/proxy":   {"internal/limit", "internal/poller"},
-	"internal/pki":     {},
-	"internal/limit":   {},
-	"internal/admin":   {},
-	"internal/doctor":  {},
-	"internal/testnet": {"internal/testnet"},
+	"internal/edge":      {"internal/limit"},
+	"internal/acme":      {},
+	"internal/poller":    {},
+	"internal/proxy":     {"internal/limit", "internal/poller"},
+	"internal/pki":       {},
+	"internal/limit":     {},
+	"internal/admin":     {},
+	"internal/doctor":    {},
+	"internal/testnet":   {"internal/testnet"},
+	"internal/accesslog": {},
 }
 
 // homes says where each outside module may be imported by what is not a test.

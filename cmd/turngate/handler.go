@@ -34,15 +34,7 @@ func (a *app) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		// Then what follows is not to be read as a request (RFC 9112 section 6.1).
 		w.Header().Set("Connection", "close")
 	}
-	switch {
-	case fieldCount(r.Header) > maxFields:
-		w.Header().Set("Connection", "close")
-		plain(w, http.StatusRequestHeaderFieldsTooLarge)
-	case !plainLength(r.Header["Content-Length"]):
-		plain(w, http.StatusBadRequest)
-	default:
-		(*a.handler.Load()).ServeHTTP(w, r)
-	}
+	(*a.handler.Load()).ServeHTTP(w, r)
 	if r.ProtoMajor == 2 {
 		// What is left of the answer waits for the client's flow control, which
 		// TCP's own time limits do not cover.
@@ -82,63 +74,47 @@ const lastBytes = 15 * time.Second
 // unreadBody is the time for the rest of a body behind an answer.
 const unreadBody = 2 * time.Second
 
-// routes returns the handler of a plan. Paths are matched on the raw target and
-// never redirected; http.ServeMux does, and browsers then lose the report or
-// the socket.
-func (a *app) routes(p *plan) http.Handler {
-	var router proxy.Router[http.Handler]
-	add := func(path string, h http.Handler) {
-		if err := router.Add(path, h); err != nil { // the configuration was checked
-			a.log.Error("route not served", "path", path, "err", err)
+// newFront makes the front of a plan with its routes. Paths are matched on the raw
+// target and never redirected; http.ServeMux does, and browsers then lose the
+// report or the socket.
+func (a *app) newFront(p *plan) *front {
+	f := &front{
+		names: newSiteNames(p.cfg), trust: proxy.Trust(p.cfg.HTTPS.TrustedProxies),
+		limits: a.httpLimits, metrics: a.httpMetrics, certs: a.certs, access: p.access,
+	}
+	add := func(pl place) {
+		if err := f.router.Add(pl.path, pl); err != nil { // the configuration was checked
+			a.log.Error("route not served", "path", pl.path, "err", err)
 		}
 	}
 	taken := make(map[string]bool)
 	for _, r := range p.signaling.Routes {
 		taken[trimSlash(r.Path)] = true
-		add(r.Path, a.signaling)
+		add(place{path: r.Path, handler: a.signaling})
 	}
 	for _, r := range p.inspect.Routes {
 		taken[trimSlash(r.Path)] = true
-		add(r.Path, a.inspect)
+		add(place{path: r.Path, handler: a.inspect})
 	}
 	if s := p.signaling.Schedule; s != nil {
 		for _, path := range []string{s.Path, s.Unified} {
 			if path != "" {
 				taken[trimSlash(path)] = true
-				add(path, a.signaling)
+				add(place{path: path, handler: a.signaling})
 			}
 		}
 	}
 	for _, r := range p.logger.Routes {
 		if !taken[trimSlash(r.Path)] { // else it is reached through signaling
-			add(r.Path, a.logger)
+			add(place{path: r.Path, handler: a.logger})
 		}
 	}
 	if p.ice != nil {
-		add(p.ice.path, http.HandlerFunc(p.ice.serve))
+		add(place{path: p.ice.path, handler: http.HandlerFunc(p.ice.serve), exact: true})
 	}
-	add("/healthz", http.HandlerFunc(healthz))
-	add("/readyz", http.HandlerFunc(a.readyz))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		path, _, err := proxy.SplitTarget(proxy.RawTarget(r))
-		if err != nil {
-			plain(w, http.StatusBadRequest)
-			return
-		}
-		h, rest, ok := router.Match(path)
-		if !ok {
-			plain(w, http.StatusNotFound)
-			return
-		}
-		if f, own := h.(http.HandlerFunc); own && rest == "" {
-			f(w, r)
-			return
-		} else if own {
-			plain(w, http.StatusNotFound)
-			return
-		}
-		h.ServeHTTP(w, r)
-	})
+	add(place{path: "/healthz", handler: http.HandlerFunc(healthz), exact: true, anybody: true})
+	add(place{path: "/readyz", handler: http.HandlerFunc(a.readyz), exact: true, anybody: true})
+	return f
 }
 
 func plain(w http.ResponseWriter, status int) {

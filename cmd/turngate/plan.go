@@ -32,7 +32,8 @@ type plan struct {
 	inspect   inspect.Options
 	logger    logger.Options
 	databases []database
-	ice       *iceAPI // nil: not served
+	ice       *iceAPI      // nil: not served
+	access    *slog.Logger // nil: no access log
 }
 
 // newPlan translates a configuration and lets every room check its part.
@@ -63,12 +64,16 @@ func (a *app) newPlan(cfg *config.Config) (*plan, error) {
 	if p.ice, err = a.newICE(cfg); err != nil {
 		return nil, err
 	}
+	if cfg.Log.Access != "" {
+		p.access = newAccessLog(a.accessLog)
+	}
 	dialers := make(dialers)
 	p.logger, err = loggerOptions(cfg, dialers, a.log)
 	if err != nil {
 		return nil, err
 	}
 	p.signaling, err = a.signalingOptions(cfg, dialers)
+	p.signaling.Access = p.access
 	if err != nil {
 		return nil, err
 	}

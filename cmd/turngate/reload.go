@@ -35,6 +35,7 @@ func (a *app) reload() (Reload, error) {
 		return Reload{}, errors.New("turngate is stopping")
 	}
 	notify(admin.NotifyReloading(), a.log)
+	a.accessLog.Reopen() // also where the file has errors: logrotate does not know of them
 	result, err := a.reloadLocked()
 	status := "serving"
 	if err != nil {

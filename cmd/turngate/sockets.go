@@ -25,9 +25,13 @@ type opened struct {
 	doors   map[string]*door
 	sockets map[string][]*relay.Listener
 	side    map[string]*sideListener
+	access  *accessTarget // nil: as before
 }
 
 func (o *opened) close() {
+	if o.access != nil && o.access.target != nil {
+		o.access.target.Close()
+	}
 	for _, m := range o.side {
 		m.Close()
 	}
@@ -43,7 +47,7 @@ func (o *opened) close() {
 
 // openSockets opens what is new in a plan, all or nothing.
 func (a *app) openSockets(p *plan) (*opened, error) {
-	next := &opened{make(map[string]*door), make(map[string][]*relay.Listener), make(map[string]*sideListener)}
+	next := &opened{make(map[string]*door), make(map[string][]*relay.Listener), make(map[string]*sideListener), nil}
 	var errs []error
 	for addr, https := range p.tcp() {
 		if d := a.doors[addr]; d != nil && d.https == https {
@@ -77,6 +81,10 @@ func (a *app) openSockets(p *plan) (*opened, error) {
 			continue
 		}
 		next.side[name] = l
+	}
+	var err error
+	if next.access, err = a.openAccess(p); err != nil {
+		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
 		next.close()
@@ -238,6 +246,7 @@ func (a *app) doorOptions(cfg *config.Config, tickets edge.TicketKeys, https boo
 	if https {
 		o.ProxyFrom = cfg.HTTPS.ProxyProtocol
 		o.Caps = a.httpsCaps
+		o.Shared = cfg.HTTPS.TrustedProxies
 		o.Timeouts.Prove = time.Duration(cfg.HTTPS.HandshakeTimeout)
 	}
 	return o

@@ -13,6 +13,9 @@ type CapNumbers struct {
 	ConnsPerSource    int // open connections of one source
 	HalfOpen          int // connections in all whose peer has not proved itself
 	HalfOpenPerSource int // the same of one source
+
+	RatePerSource  int // new connections a second of one source
+	BurstPerSource int // how many may come at once; less than RatePerSource means RatePerSource
 }
 
 // DefaultCaps lets a company of thousands behind one address in, also when all
@@ -31,16 +34,27 @@ type Caps struct {
 	connsBySource    *limit.KeyedCap[netip.Prefix]
 	halfOpen         *limit.Cap
 	halfOpenBySource *limit.KeyedCap[netip.Prefix]
+	rateBySource     *limit.KeyedRate[netip.Prefix]
 }
+
+// rememberedSources bounds the memory of rateBySource to some MB.
+const rememberedSources = 1 << 14
 
 // NewCaps returns Caps with the given bounds.
 func NewCaps(n CapNumbers) *Caps {
-	return &Caps{
+	c := &Caps{
 		conns:            limit.NewCap(n.Conns),
 		connsBySource:    limit.NewKeyedCap[netip.Prefix](n.ConnsPerSource),
 		halfOpen:         limit.NewCap(n.HalfOpen),
 		halfOpenBySource: limit.NewKeyedCap[netip.Prefix](n.HalfOpenPerSource),
+		rateBySource:     limit.NewKeyedRate[netip.Prefix](0, 0, rememberedSources),
 	}
+	c.setRate(n)
+	return c
+}
+
+func (c *Caps) setRate(n CapNumbers) {
+	c.rateBySource.SetLimit(float64(n.RatePerSource), max(n.RatePerSource, n.BurstPerSource))
 }
 
 // Set changes the bounds. Connections above a lowered bound live on.
@@ -49,6 +63,7 @@ func (c *Caps) Set(n CapNumbers) {
 	c.connsBySource.SetMax(n.ConnsPerSource)
 	c.halfOpen.SetMax(n.HalfOpen)
 	c.halfOpenBySource.SetMax(n.HalfOpenPerSource)
+	c.setRate(n)
 }
 
 // Open returns how many connections are open, HalfOpen how many of them have
@@ -79,6 +94,9 @@ func (s *slots) takeTotals() reason {
 // takeSource takes the slots of the source addr.
 func (s *slots) takeSource(addr netip.Addr) reason {
 	s.source = limit.Source(addr)
+	if !s.caps.rateBySource.Allow(s.source) {
+		return tooFast
+	}
 	if s.bySource = s.caps.connsBySource.Acquire(s.source); !s.bySource {
 		return tooManyConnsOfSource
 	}

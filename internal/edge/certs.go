@@ -301,3 +301,13 @@ type FileError struct {
 
 func (e *FileError) Error() string { return fmt.Sprintf("%s: %s; %s", e.Path, e.What, e.Fix) }
 func (e *FileError) Unwrap() error { return e.Err }
+
+// Names reports whether a certificate that is served is for host.
+func (c *Certificates) Names(host string) bool {
+	for _, cert := range *c.serving.Load() {
+		if cert.Leaf != nil && cert.Leaf.VerifyHostname(host) == nil {
+			return true
+		}
+	}
+	return false
+}

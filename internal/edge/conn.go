@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 )
@@ -33,6 +34,27 @@ func InfoOf(nc net.Conn) (ConnInfo, bool) {
 	return c.info, true
 }
 
+// OnClose has f called once when a connection that the edge handed over is
+// closed, at once if it is already, and reports whether nc is such a connection;
+// f is not called if not. There is one f for each connection, the last one given.
+func OnClose(nc net.Conn, f func()) bool {
+	if over, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		nc = over.NetConn()
+	}
+	c, ok := nc.(*conn)
+	if !ok {
+		return false
+	}
+	c.mu.Lock()
+	closed := c.closed
+	c.ended = f
+	c.mu.Unlock()
+	if closed {
+		f()
+	}
+	return true
+}
+
 // conn is an accepted TCP connection. It lies under the *tls.Conn that HTTP
 // gets, so that closing that one gives the slots back, and it is what TURN over
 // plain TCP gets.
@@ -57,6 +79,7 @@ type conn struct {
 	state  connState
 	kind   kind // when handedOver
 	closed bool
+	ended  func() // see OnClose; nil: nobody waits
 }
 
 type connState int
@@ -90,7 +113,7 @@ func (c *conn) admit() reason {
 		return why
 	}
 	if !c.behindProxy() {
-		if why := c.slots.takeSource(c.info.Remote.Addr()); why != "" {
+		if why := c.takeSource(); why != "" {
 			return why
 		}
 	}
@@ -106,7 +129,16 @@ func (c *conn) admitSource() reason {
 	if c.closed {
 		return shuttingDown
 	}
-	return c.slots.takeSource(c.info.Remote.Addr())
+	return c.takeSource()
+}
+
+// takeSource takes the slots of the client's source, unless many stand behind it.
+func (c *conn) takeSource() reason {
+	from := c.info.Remote.Addr()
+	if slices.ContainsFunc(c.set.Shared, func(p netip.Prefix) bool { return p.Contains(from) }) {
+		return ""
+	}
+	return c.slots.takeSource(from)
 }
 
 // handOver turns a half-open connection into an open one of kind k.
@@ -136,10 +168,18 @@ func (c *conn) reject(why reason) {
 // Close closes the socket and then gives its slots back.
 func (c *conn) Close() error {
 	err := c.Conn.Close()
+	if ended := c.giveBack(); ended != nil {
+		ended()
+	}
+	return err
+}
+
+// giveBack ends the accounting of c, once, and returns what OnClose left.
+func (c *conn) giveBack() (ended func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return err
+		return nil
 	}
 	c.closed = true
 	c.slots.release()
@@ -149,7 +189,7 @@ func (c *conn) Close() error {
 	case handedOver:
 		c.counter.open[c.kind].Dec()
 	}
-	return err
+	return c.ended
 }
 
 func (c *conn) Read(p []byte) (int, error) {

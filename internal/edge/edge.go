@@ -62,6 +62,11 @@ type Options struct {
 	// bytes.
 	ProxyFrom []netip.Prefix
 
+	// Shared lists sources behind which many clients stand, such as proxies that
+	// name them in X-Forwarded-For: they are not counted per source. The clients of
+	// a balancer in ProxyFrom are, by the address in its header.
+	Shared []netip.Prefix
+
 	Caps     *Caps        // usually one for all listeners; nil: own, DefaultCaps
 	Timeouts Timeouts     // zero fields: DefaultTimeouts
 	Metrics  *Metrics     // usually one for all listeners; nil: not exported
@@ -280,6 +285,11 @@ func (o Options) check() error {
 			return fmt.Errorf("PROXY protocol source %v: not a prefix", p)
 		}
 	}
+	for _, p := range o.Shared {
+		if !p.IsValid() {
+			return fmt.Errorf("shared source %v: not a prefix", p)
+		}
+	}
 	return nil
 }
 
@@ -299,6 +309,7 @@ func (o Options) settle(addr string, before *settings) *settings {
 	}
 	o.Timeouts = o.Timeouts.orDefault()
 	o.ProxyFrom = unmapPrefixes(o.ProxyFrom)
+	o.Shared = unmapPrefixes(o.Shared)
 	set := &settings{Options: o, counter: o.Metrics.listen(addr)}
 	if o.Certificates != nil {
 		var last *tlsSettings

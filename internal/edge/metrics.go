@@ -23,6 +23,7 @@ const (
 	tooManyConnsOfSource    reason = "source_connections"    // Caps.ConnsPerSource
 	tooManyHalfOpen         reason = "half_open"             // Caps.HalfOpen
 	tooManyHalfOpenOfSource reason = "source_half_open"      // Caps.HalfOpenPerSource
+	tooFast                 reason = "source_rate"           // Caps.RatePerSource
 	badProxyHeader          reason = "proxy_header"          // listed source, bad or no PROXY header
 	unlistedProxyHeader     reason = "proxy_header_unlisted" // PROXY header, source not listed
 	timedOut                reason = "timeout"               // Timeouts.Prove is over
@@ -37,7 +38,7 @@ const (
 )
 
 var reasons = []reason{
-	tooManyConns, tooManyConnsOfSource, tooManyHalfOpen, tooManyHalfOpenOfSource,
+	tooManyConns, tooManyConnsOfSource, tooManyHalfOpen, tooManyHalfOpenOfSource, tooFast,
 	badProxyHeader, unlistedProxyHeader, timedOut, wentAway, plainHTTP, notOurs,
 	badHandshake, challenged, nobodyTakes, shuttingDown, panicked,
 }
@@ -51,6 +52,7 @@ type Metrics struct {
 	Rejected     *prometheus.CounterVec // by listen and reason
 	Open         *prometheus.GaugeVec   // handed over and open, by listen and kind
 	HalfOpen     *prometheus.GaugeVec   // not handed over yet, by listen
+	Proving      prometheus.Histogram   // accept to handing over
 }
 
 // NewMetrics returns unregistered collectors.
@@ -72,11 +74,16 @@ func NewMetrics() *Metrics {
 		Rejected:     counter("rejected_total", "Connections closed before they were handed over.", "reason"),
 		Open:         gauge("open_connections", "Connections handed over and still open.", "kind"),
 		HalfOpen:     gauge("half_open_connections", "Connections that have not proved what they are yet."),
+		Proving: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "turngate", Subsystem: "edge", Name: "proving_seconds",
+			Help:    "Time from accept until a connection was handed over: PROXY header, TLS handshake and first bytes.",
+			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}),
 	}
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.Accepted, m.AcceptErrors, m.Connections, m.Rejected, m.Open, m.HalfOpen}
+	return []prometheus.Collector{m.Accepted, m.AcceptErrors, m.Connections, m.Rejected, m.Open, m.HalfOpen, m.Proving}
 }
 
 // Describe implements prometheus.Collector.
@@ -101,6 +108,7 @@ type listenCounters struct {
 	connections            map[kind]prometheus.Counter
 	open                   map[kind]prometheus.Gauge
 	rejected               map[reason]prometheus.Counter
+	proving                prometheus.Observer
 }
 
 func (m *Metrics) listen(addr string) *listenCounters {
@@ -111,6 +119,7 @@ func (m *Metrics) listen(addr string) *listenCounters {
 		connections:  make(map[kind]prometheus.Counter),
 		open:         make(map[kind]prometheus.Gauge),
 		rejected:     make(map[reason]prometheus.Counter),
+		proving:      m.Proving,
 	}
 	for _, k := range kinds {
 		c.connections[k] = m.Connections.WithLabelValues(addr, string(k))

@@ -14,6 +14,7 @@ import (
 // sort finds out what c is and hands it over or closes it.
 func (l *Listener) sort(c *conn) {
 	turn := c.set.TURN
+	began := time.Now()
 	nc, k, why := c.identify()
 	if !l.untrack(c) {
 		why = shuttingDown
@@ -27,6 +28,7 @@ func (l *Listener) sort(c *conn) {
 		return
 	}
 	nc.SetDeadline(time.Time{})
+	c.counter.proving.Observe(time.Since(began).Seconds())
 	if k == kindHTTPS {
 		if l.http.deliver(nc) {
 			c.counter.connections[k].Inc()
