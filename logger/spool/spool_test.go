@@ -339,10 +339,10 @@ func TestASpoolBelongsToOneProcessAndToItsUserAlone(t *testing.T) {
 	if _, err := Open(q.opt); !errors.Is(err, ErrInUse) {
 		t.Errorf("a second Open: %v, want %v", err, ErrInUse)
 	}
-	err := filepath.WalkDir(filepath.Dir(dir), func(name string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Dir(dir), func(name string, d fs.DirEntry, walkErr error) error {
 		info, err := d.Info()
-		if err != nil {
-			return err
+		if err != nil || walkErr != nil {
+			return errors.Join(err, walkErr)
 		}
 		want := fs.FileMode(0o600)
 		if d.IsDir() {
