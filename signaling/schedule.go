@@ -141,6 +141,7 @@ func addSchedule(t *table, o *Schedule) error {
 		if err != nil {
 			return fmt.Errorf("schedule %s: %w", path, err)
 		}
+		t.hidden = append(t.hidden, h.rt)
 		h.client = proxy.NewClient(h.rt.dialer)
 		t.clients = append(t.clients, h.client)
 	}

@@ -126,6 +126,7 @@ type table struct {
 	admit  func(client netip.Addr) (done func(), ok bool)
 
 	routes   []*route
+	hidden   []*route        // of the scheduler: carried like one of routes
 	clients  []*proxy.Client // of the scheduler
 	replaced chan struct{}   // closed when another table has taken its place
 	access   *slog.Logger    // nil: none
@@ -294,8 +295,8 @@ func (t *table) inherit(old *table) {
 	if old == nil {
 		return
 	}
-	for _, rt := range t.routes {
-		for _, was := range old.routes {
+	for _, rt := range append(t.routes[:len(t.routes):len(t.routes)], t.hidden...) {
+		for _, was := range append(old.routes[:len(old.routes):len(old.routes)], old.hidden...) {
 			if strings.TrimRight(was.name, "/") != strings.TrimRight(rt.name, "/") {
 				continue
 			}
