@@ -42,7 +42,7 @@ func upstreamSaying(t testing.TB, answer string) *testnet.Upstream {
 }
 
 func qrator(addrs ...string) Route {
-	rt := Route{Path: "/", Qrator: true, Balance: "client_ip", HandshakeTimeout: 200 * time.Millisecond}
+	rt := Route{Path: "/", Qrator: true, Balance: "client_ip", HandshakeTimeout: 20 * time.Second}
 	for _, a := range addrs {
 		rt.Targets = append(rt.Targets, proxy.Target{URL: "http://" + a})
 	}
@@ -100,7 +100,9 @@ func TestQratorAnswers400WhenNoUpstreamDoes(t *testing.T) {
 		{"all end amid the head", []string{upstreamSaying(t, "HTTP/1.1 101 Swit").Addr}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			h := serve(t, Options{Routes: []Route{qrator(tt.addrs...)}})
+			rt := qrator(tt.addrs...)
+			rt.HandshakeTimeout = 200 * time.Millisecond
+			h := serve(t, Options{Routes: []Route{rt}})
 			status, answer := h.status(t, request("/", ""))
 			if status != "400" || !strings.Contains(answer, "Connection: close\r\n") {
 				t.Errorf("got %q, want 400 and the end of the connection", answer)
@@ -128,6 +130,7 @@ func TestQratorSlowDripIsSilence(t *testing.T) {
 	})
 	good, _ := newBackend(t, switching(testKey))
 	rt := qrator()
+	rt.HandshakeTimeout = 500 * time.Millisecond
 	rt.Balance = "order"
 	rt.Upstreams = []string{"http://" + drip.Addr, "http://" + good.Addr}
 	h := serve(t, Options{Routes: []Route{rt}})
