@@ -33,6 +33,7 @@ func (ses *session) addLeg(conn *net.UDPConn, external netip.Addr) error {
 	l.relay, err = relay.New(relay.Options{
 		Conn:   conn,
 		Egress: ses.at.Load().from.egress(),
+		Loops:  ses.s.loops,
 		Clock:  ses.s.clock,
 		Indicate: func(dst []byte, peer netip.AddrPort, p []byte) []byte {
 			return wire.AppendDataIndication(dst, ids.next(), peer, p)

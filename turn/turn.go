@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -136,6 +137,7 @@ type Server struct {
 	table     *relay.Table // by client
 	relays    relays       // by relayed transport address
 	clock     *relay.Clock
+	loops     *relay.Loops
 	nonces    nonces
 	metrics   *metrics
 	refusals  sampler
@@ -189,6 +191,7 @@ func New(o Options) (*Server, error) {
 		allocator:    alloc,
 		table:        relay.NewTable(),
 		clock:        relay.NewClock(),
+		loops:        relay.NewLoops(min(runtime.GOMAXPROCS(0), maxSockets)),
 		refusals:     newSampler(),
 		strangers:    newStrangers(),
 		bans:         newBans(),
@@ -363,6 +366,7 @@ func (s *Server) Close() error {
 		ses.end("server stopped")
 	}
 	s.wg.Wait()
+	s.loops.Close()
 	return s.allocator.Close()
 }
 

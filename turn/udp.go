@@ -16,8 +16,8 @@ type listener struct {
 	sessions int // guarded by s.mu
 }
 
-// maxSockets bounds the sockets of one UDP listener; there is one for each core
-// up to it.
+// maxSockets bounds the sockets of one UDP listener, and the loops that read
+// relays; there is one for each core up to it.
 const maxSockets = 16
 
 // OpenUDP opens a UDP socket for clients without serving it, so that a reload

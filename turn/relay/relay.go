@@ -35,6 +35,8 @@ type Options struct {
 	Conn *net.UDPConn
 	// Egress leads to the client.
 	Egress Egress
+	// Loops read the socket.
+	Loops *Loops
 	// Clock is the server's coarse clock.
 	Clock *Clock
 	// Indicate appends the message that carries a payload from a peer
@@ -59,6 +61,10 @@ type Relay struct {
 	socket *socket
 
 	closed atomic.Bool
+	done   chan struct{} // closed with it
+
+	pumping sync.Mutex // guards leave
+	leave   func()     // of the loops; nil while nothing is read
 
 	dfMu sync.Mutex // held while the socket sets DF
 
@@ -99,7 +105,7 @@ func New(o Options) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Relay{o: o, socket: socket}
+	r := &Relay{o: o, socket: socket, done: make(chan struct{})}
 	r.permits.Store(&map[netip.Addr]*permission{})
 	r.channels.Store(&map[uint16]*binding{})
 	r.peers.Store(&map[netip.AddrPort]*binding{})
@@ -344,9 +350,24 @@ func (r *Relay) Deliver(from netip.AddrPort, datagrams []Frame) {
 	deliveries.Put(d)
 }
 
-// Pump reads the relay socket until Close and sends to the client what its
-// permissions let through. It returns nil after Close.
-func (r *Relay) Pump() error { return r.socket.receive(r.handle) }
+// Pump has the relay socket read until Close: what its permissions let through
+// goes to the client. It returns nil after Close.
+func (r *Relay) Pump() error {
+	if err := r.start(); err != nil {
+		return err
+	}
+	<-r.done
+	return nil
+}
+
+func (r *Relay) start() (err error) {
+	r.pumping.Lock()
+	defer r.pumping.Unlock()
+	if !r.closed.Load() {
+		r.leave, err = r.o.Loops.watch(r.socket, r.handle)
+	}
+	return err
+}
 
 // handle sends what one read of the socket returned to the client.
 func (r *Relay) handle(b *batch) {
@@ -383,6 +404,12 @@ func (r *Relay) Close() error {
 	if r.closed.Swap(true) {
 		return nil
 	}
+	close(r.done)
+	r.pumping.Lock()
+	if r.leave != nil {
+		r.leave()
+	}
+	r.pumping.Unlock()
 	r.Revoke(func(netip.AddrPort) bool { return false })
 	r.Overruns()
 	return r.o.Conn.Close()

@@ -59,8 +59,10 @@ func newRelay(t testing.TB, e Egress, change func(*Options)) (*Relay, *Clock) {
 	t.Helper()
 	conn, addr := udp(t)
 	clock := NewClock()
+	loops := NewLoops(2)
+	t.Cleanup(loops.Close)
 	o := Options{
-		Conn: conn, Egress: e, Clock: clock, Relayed: addr,
+		Conn: conn, Egress: e, Loops: loops, Clock: clock, Relayed: addr,
 		Indicate: func(dst []byte, peer netip.AddrPort, p []byte) []byte {
 			return append(append(dst, "from "+peer.String()+": "...), p...)
 		},

@@ -3,7 +3,6 @@ package relay
 import (
 	"encoding/binary"
 	"net/netip"
-	"sync"
 )
 
 // A Frame is one message on its way: the payload of a ChannelData message, or,
@@ -57,33 +56,6 @@ type batch struct {
 	received []received
 	delivery
 	inbox
-}
-
-// batches are kept for whoever reads next: a socket that is idle holds none.
-// The last one used is the first to be used again, as it is in the cache, and
-// the garbage collector takes none away.
-var batches struct {
-	mu   sync.Mutex
-	free []*batch
-}
-
-func takeBatch() *batch {
-	batches.mu.Lock()
-	defer batches.mu.Unlock()
-	if n := len(batches.free); n > 0 {
-		b := batches.free[n-1]
-		batches.free = batches.free[:n-1]
-		return b
-	}
-	return newBatch()
-}
-
-func (b *batch) done() {
-	b.received = b.received[:0]
-	b.clear()
-	batches.mu.Lock()
-	defer batches.mu.Unlock()
-	batches.free = append(batches.free, b)
 }
 
 // datagrams is the Egress of a UDP client.

@@ -90,11 +90,16 @@ type inbox struct {
 	names   [readAtOnce]unix.RawSockaddrInet6
 	control [readAtOnce][oobIn]byte
 	buffer  []byte
+
+	reads  int        // of the last call
+	failed unix.Errno // why there are none
+	zones  map[uint32]string
 }
 
 func newBatch() *batch {
 	b := &batch{received: make([]received, 0, readAtOnce)}
 	b.buffer = make([]byte, readAtOnce*readSize)
+	b.zones = make(map[uint32]string)
 	for i := range b.headers {
 		b.vectors[i].Base = &b.buffer[i*readSize]
 		b.vectors[i].SetLen(1 << 16)
@@ -108,47 +113,43 @@ func newBatch() *batch {
 }
 
 // receive reads until the socket is closed and gives every batch to handle,
-// which must not keep it. It holds a batch only while there is something to
-// read, and returns nil after Close.
+// which must not keep it. It returns nil after Close.
 //
 // handle runs outside of the connection's Read: Close waits for that to
 // return, and handle may be what closes.
 func (s *socket) receive(handle func(*batch)) error {
-	zones := make(map[uint32]string)
-	var b *batch
-	var n int
-	var failed unix.Errno
-	read := func(fd uintptr) bool {
-		b = takeBatch()
-		if n, failed = b.read(fd); failed == unix.EAGAIN {
-			b.done()
-			return false
-		}
-		return true
-	}
+	b := newBatch()
+	wait := func(fd uintptr) bool { return b.read(fd) }
 	for {
-		if err := s.raw.Read(read); errors.Is(err, net.ErrClosed) {
+		if err := s.raw.Read(wait); errors.Is(err, net.ErrClosed) {
 			return nil
 		} else if err != nil {
 			return err
 		}
-		if failed != 0 { // what a peer caused is taken with it, and what stays must not spin
-			b.done()
-			time.Sleep(time.Millisecond)
-			continue
-		}
-		for i := range n {
-			s.parse(b, i, zones)
-		}
-		handle(b)
-		b.done()
+		b.pass(s, handle)
 	}
 }
 
-// read and flush do not tell the scheduler of their calls, which never wait: it
+// pass gives what was read to handle.
+func (b *batch) pass(s *socket, handle func(*batch)) {
+	if b.failed != 0 { // what a peer caused is taken with it, and what stays must not spin
+		time.Sleep(time.Millisecond)
+		return
+	}
+	b.received = b.received[:0]
+	for i := range b.reads {
+		s.parse(b, i)
+	}
+	handle(b)
+	b.clear()
+}
+
+// read reads what is there and reports false when that is nothing.
+//
+// It and flush do not tell the scheduler of their calls, which never wait: it
 // would take the processor away from one of more than 20 µs, as a long run is,
 // and the switch would cost more.
-func (b *batch) read(fd uintptr) (int, unix.Errno) {
+func (b *batch) read(fd uintptr) (ready bool) {
 	for i := range b.headers {
 		h := &b.headers[i]
 		h.Namelen = unix.SizeofSockaddrInet6
@@ -158,13 +159,14 @@ func (b *batch) read(fd uintptr) (int, unix.Errno) {
 	for {
 		n, _, err := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.headers[0])), readAtOnce, unix.MSG_DONTWAIT, 0, 0)
 		if err != unix.EINTR {
-			return int(n), err
+			b.reads, b.failed = int(n), err
+			return err != unix.EAGAIN
 		}
 	}
 }
 
 // parse adds the i-th read to the received ones.
-func (s *socket) parse(b *batch, i int, zones map[uint32]string) {
+func (s *socket) parse(b *batch, i int) {
 	h := &b.headers[i]
 	if h.Flags&unix.MSG_TRUNC != 0 {
 		return
@@ -178,7 +180,7 @@ func (s *socket) parse(b *batch, i int, zones map[uint32]string) {
 	case unix.AF_INET6:
 		a := netip.AddrFrom16(name.Addr).Unmap()
 		if name.Scope_id != 0 {
-			a = a.WithZone(zoneOf(zones, name.Scope_id))
+			a = a.WithZone(b.zone(name.Scope_id))
 		}
 		d.from = netip.AddrPortFrom(a, port)
 	default:
@@ -188,13 +190,14 @@ func (s *socket) parse(b *batch, i int, zones map[uint32]string) {
 	b.received = append(b.received, d)
 }
 
-func zoneOf(zones map[uint32]string, index uint32) string {
-	name, ok := zones[index]
+// zone returns the name of an interface.
+func (b *batch) zone(index uint32) string {
+	name, ok := b.zones[index]
 	if !ok {
 		if i, err := net.InterfaceByIndex(int(index)); err == nil {
 			name = i.Name
 		}
-		zones[index] = name
+		b.zones[index] = name
 	}
 	return name
 }

@@ -251,8 +251,7 @@ func TestThePacketPathDoesNotAllocate(t *testing.T) {
 	l := &Listener{local: path.Server, table: table}
 	r.o.Indicate = func(dst []byte, _ netip.AddrPort, p []byte) []byte { return append(dst, p...) }
 	drop := func(*Listener, Path, []byte) {}
-	b := takeBatch()
-	defer b.done()
+	b := newBatch()
 	one, whole, payload := run(make([]byte, 1200)), frame(500, 'x'), make([]byte, 500)
 	stranger := netip.MustParseAddrPort("127.0.0.9:9")
 	r.Permit(stranger.Addr(), time.Now().Add(time.Hour))
@@ -302,8 +301,7 @@ func BenchmarkDown(b *testing.B) {
 				_, client := udp(b)
 				out := &datagrams{l: new(Listener), s: r.socket, to: r.socket.addressOf(client, netip.Addr{})}
 				r.SetEgress(out)
-				in := takeBatch()
-				defer in.done()
+				in := newBatch()
 				read64(in, channels[0].Peer, make([]byte, size))
 				payload := in.received[0].payload[:size*batched]
 				b.ReportAllocs()

@@ -31,8 +31,7 @@ func newBatch() *batch { return &batch{inbox: inbox{make([]byte, 1<<16)}} }
 // receive reads until the socket is closed and gives every datagram to handle,
 // which must not keep it. It returns nil after Close.
 func (s *socket) receive(handle func(*batch)) error {
-	b := takeBatch()
-	defer b.done()
+	b := newBatch()
 	for {
 		n, from, err := s.conn.ReadFromUDPAddrPort(b.buffer)
 		switch {
