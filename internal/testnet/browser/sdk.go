@@ -30,7 +30,7 @@ func (b *Browser) OpenV4(tb testing.TB) *Page { return b.openSDK(tb, "v4.html") 
 
 func (b *Browser) openSDK(tb testing.TB, page string) *Page {
 	tb.Helper()
-	dir := packages(tb, "trtc-"+V5Version+"-"+V4Version, "trtc-sdk-v5@"+V5Version, "trtc-js-sdk@"+V4Version)
+	dir := Packages(tb, "trtc-"+V5Version+"-"+V4Version, "trtc-sdk-v5@"+V5Version, "trtc-js-sdk@"+V4Version)
 	b.web.serve("/sdk/v5.js", filepath.Join(dir, "node_modules", "trtc-sdk-v5", "trtc.js"))
 	b.web.serve("/sdk/v4.js", filepath.Join(dir, "node_modules", "trtc-js-sdk", "trtc.js"))
 	return b.Open(tb, page)
@@ -39,13 +39,13 @@ func (b *Browser) openSDK(tb testing.TB, page string) *Page {
 // OpenWatchRTC opens the page that holds a version of the watchRTC SDK.
 func (b *Browser) OpenWatchRTC(tb testing.TB, version string) *Page {
 	tb.Helper()
-	dir := packages(tb, "watchrtc-"+version, "@testrtc/watchrtc-sdk@"+version)
+	dir := Packages(tb, "watchrtc-"+version, "@testrtc/watchrtc-sdk@"+version)
 	b.web.serve("/sdk/watchrtc-"+version+".js", filepath.Join(dir, "node_modules", "@testrtc", "watchrtc-sdk", "lib", "index.js"))
 	return b.Open(tb, "watchrtc.html?"+version)
 }
 
-// packages returns a folder of the user's cache with npm packages installed.
-func packages(tb testing.TB, name string, specs ...string) string {
+// Packages returns a folder of the user's cache with npm packages installed.
+func Packages(tb testing.TB, name string, specs ...string) string {
 	tb.Helper()
 	testnet.Need(tb, "npm")
 	cache, err := os.UserCacheDir()
@@ -69,7 +69,7 @@ func packages(tb testing.TB, name string, specs ...string) string {
 	args := append([]string{"install", "--prefix", tmp, "--ignore-scripts", "--no-audit", "--no-fund", "--save-exact"}, specs...)
 	cmd := exec.CommandContext(tb.Context(), "npm", args...)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		reason := fmt.Sprintf("npm install of the SDKs: %v\n%s", err, out)
+		reason := fmt.Sprintf("npm install: %v\n%s", err, out)
 		if testnet.Must("npm") {
 			tb.Fatal(reason)
 		}
