@@ -72,7 +72,7 @@ func compare(args []string, stdout, stderr io.Writer) error {
 	f.IntVar(&c.core, "core", 0, "core of the servers; -1: any")
 	f.BoolVar(&c.short, "short", false, "quick feedback: shorter and fewer rounds")
 	file := f.String("json", "", "file for all figures")
-	commit := f.String("commit", "", "what turngate was built from, for the table")
+	commit := f.String("commit", "(of unknown commit)", "what turngate was built from, for the table")
 	address := f.String("address", "127.0.0.1", "address of the servers and their relays")
 	f.StringVar(&c.namespace, "ns-server", "", "network namespace of the servers")
 	f.StringVar(&c.base.clientNS, "ns-client", "", "network namespace of the clients")
