@@ -84,11 +84,13 @@ func about(r *http.Request) []slog.Attr {
 	attrs = append(attrs, slog.String("host", shown(r.Host)), slog.String("method", shown(r.Method)))
 	if path, query, err := proxy.SplitTarget(proxy.RawTarget(r)); err == nil {
 		attrs = append(attrs, slog.String("path", shown(path)))
+		var params []any
 		for _, name := range shownParameters {
 			if value, n := proxy.QueryValue(query, name); n > 0 {
-				attrs = append(attrs, slog.String(name, shown(value)))
+				params = append(params, slog.String(name, shown(value)))
 			}
 		}
+		attrs = append(attrs, slog.Group("query", params...)) // none is no group
 	}
 	for _, f := range []struct{ name, field string }{{"origin", "Origin"}, {"agent", "User-Agent"}} {
 		if value := r.Header.Get(f.field); value != "" {

@@ -131,7 +131,7 @@ func (f *front) judge(r *http.Request, p place, targetErr error) int {
 }
 
 func (v *visit) refuse(r *http.Request, status int) {
-	if status == http.StatusRequestHeaderFieldsTooLarge || status == http.StatusMisdirectedRequest {
+	if status == http.StatusRequestHeaderFieldsTooLarge {
 		v.Header().Set("Connection", "close")
 	}
 	proxy.TraceOf(r.Context()).End(map[int]string{
