@@ -225,7 +225,7 @@ var copyBuffers = sync.Pool{New: func() any { return new([8 << 10]byte) }}
 func (s *Server) answer(rt *route, w http.ResponseWriter, r *http.Request, resp *http.Response, cancel context.CancelFunc) {
 	dst := w.Header()
 	rt.headers.Response(dst, resp.Header)
-	if resp.StatusCode >= 500 && !rt.keepCORS {
+	if (resp.StatusCode >= 500 || proxy.Redirects(resp.StatusCode)) && !rt.keepCORS {
 		proxy.DropCORS(dst)
 	}
 	w.WriteHeader(resp.StatusCode)

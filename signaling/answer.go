@@ -179,7 +179,7 @@ func (a *answer) extended() bool { return len(a.header["Sec-Websocket-Extensions
 func (a *answer) forward(p *proxy.HeaderPolicy) []byte {
 	hides := false
 	for name := range a.header {
-		hides = hides || p.Hides(name)
+		hides = hides || name == "Set-Cookie" || p.Hides(name)
 	}
 	if !hides {
 		return a.raw
@@ -187,7 +187,11 @@ func (a *answer) forward(p *proxy.HeaderPolicy) []byte {
 	out := make([]byte, 0, len(a.raw))
 	for line := range bytes.SplitAfterSeq(a.raw, []byte("\r\n")) {
 		name, _, _ := bytes.Cut(line, []byte(":"))
-		if !p.Hides(textproto.CanonicalMIMEHeaderKey(string(name))) {
+		switch key := textproto.CanonicalMIMEHeaderKey(string(name)); {
+		case p.Hides(key):
+		case key == "Set-Cookie":
+			out = append(out, proxy.HostOnly(strings.TrimSuffix(string(line), "\r\n"))+"\r\n"...)
+		default:
 			out = append(out, line...)
 		}
 	}

@@ -398,7 +398,7 @@ func (h *scheduler) answer(w http.ResponseWriter, resp *http.Response, body []by
 	dst := w.Header()
 	h.rt.headers.Response(dst, resp.Header)
 	dst.Del("Content-Length") // the server writes the length of what we send
-	if resp.StatusCode >= 500 {
+	if resp.StatusCode >= 500 || proxy.Redirects(resp.StatusCode) {
 		proxy.DropCORS(dst)
 	}
 	rc := http.NewResponseController(w)

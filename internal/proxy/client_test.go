@@ -258,3 +258,18 @@ func TestHostList(t *testing.T) {
 		}
 	}
 }
+
+func TestHostOnly(t *testing.T) {
+	for _, c := range []struct{ name, cookie, want string }{
+		{"nothing to remove", "a=b; Path=/; Secure", "a=b; Path=/; Secure"},
+		{"the domain goes", "a=b; Domain=example.com; Path=/", "a=b; Path=/"},
+		{"in any spelling", "a=b;DOMAIN = .example.com ;HttpOnly", "a=b;HttpOnly"},
+		{"each of two", "a=b; domain=x; domain=y", "a=b"},
+		{"without a value", "a=b; Domain", "a=b"},
+		{"a value that looks like one stays", "a=Domain=x", "a=Domain=x"},
+	} {
+		if got := HostOnly(c.cookie); got != c.want {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+		}
+	}
+}

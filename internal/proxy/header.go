@@ -3,6 +3,7 @@ package proxy
 import (
 	"net/http"
 	"net/textproto"
+	"slices"
 	"strings"
 )
 
@@ -120,6 +121,9 @@ func (p *HeaderPolicy) Response(dst, src http.Header) {
 		}
 		dst[name] = append([]string(nil), values...)
 	}
+	for i, cookie := range dst["Set-Cookie"] {
+		dst["Set-Cookie"][i] = HostOnly(cookie)
+	}
 	const acao = "Access-Control-Allow-Origin"
 	if v := dst[acao]; len(v) > 1 {
 		dst[acao] = v[:1]
@@ -136,6 +140,21 @@ func (p *HeaderPolicy) Response(dst, src http.Header) {
 func (p *HeaderPolicy) Hides(name string) bool {
 	return siteWide[name] || p.HideServer && hiding[name] || !p.KeepCredentials && name == "Set-Cookie"
 }
+
+// HostOnly is a Set-Cookie without its Domain: the cookie is for this host. An
+// upstream's own domain a browser would not accept from us, and one above ours would
+// reach every server of it.
+func HostOnly(cookie string) string {
+	parts := strings.Split(cookie, ";")
+	return strings.Join(slices.DeleteFunc(parts, func(p string) bool {
+		name, _, _ := strings.Cut(p, "=")
+		return strings.EqualFold(textproto.TrimString(name), "Domain")
+	}), ";")
+}
+
+// Redirects reports whether an answer sends the client elsewhere. Its Location never
+// passes (see Hides), and a page must not take what is left for a success.
+func Redirects(status int) bool { return status/100 == 3 && status != http.StatusNotModified }
 
 // DropCORS removes what would let a page read the answer. The TRTC SDK takes any
 // readable answer to a log report for a delivery, also a 503, and keeps the report
@@ -186,6 +205,7 @@ var hiding = set("Server", "X-Powered-By", "X-Aspnet-Version", "X-Aspnetmvc-Vers
 // siteWide are answers about the host as a whole: an upstream speaks for its own, a
 // browser would take it for ours.
 var siteWide = set("Strict-Transport-Security", "Public-Key-Pins", "Public-Key-Pins-Report-Only", "Expect-Ct",
+	"Location", "Content-Location", "Refresh", // a way around us, or to a path that is not ours
 	"Alt-Svc", "Nel", "Report-To", "Reporting-Endpoints", "Clear-Site-Data", "Service-Worker-Allowed")
 
 func set(names ...string) map[string]bool {
