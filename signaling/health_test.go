@@ -252,10 +252,8 @@ func label(m *dto.Metric, name string) string {
 // have one upstream with nginx's ip_hash.
 func TestClientsOfOneNetworkAreSpread(t *testing.T) {
 	var urls []string
-	var backends []*moody
 	for range 4 {
 		m := newMoody(t)
-		backends = append(backends, m)
 		urls = append(urls, "http://"+m.Addr)
 	}
 	byIP := Route{Path: "/ip", Upstreams: urls, Balance: "client_ip"}
