@@ -209,6 +209,7 @@ func (a *app) serve(ctx context.Context, now <-chan struct{}) error {
 	rooms.Go(func() { _ = a.certs.Watch(run) })
 	rooms.Go(func() { a.keepCertificates(run) })
 	rooms.Go(func() { a.watchTicketKeys(run) })
+	rooms.Go(func() { tidyMemory(run) })
 	rooms.Go(func() {
 		if err := a.admin.Serve(run); err != nil {
 			a.log.Error("admin socket ended", "err", err)

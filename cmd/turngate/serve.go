@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -65,11 +64,6 @@ func serveConfig(io streams, path string) (*config.Config, error) {
 func serve(ctx context.Context, io streams, cfg *config.Config) error {
 	if ctx == nil {
 		ctx = context.Background()
-	}
-	if os.Getenv("GOGC") == "" {
-		// Most of the heap is connections that wait: collecting twice as
-		// often costs little and saves some 8 KiB for each of them.
-		debug.SetGCPercent(50)
 	}
 	level := new(slog.LevelVar)
 	log := newLog(io.err, cfg.Log, level)

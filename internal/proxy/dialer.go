@@ -216,6 +216,9 @@ func interleave(ips []netip.Addr) []netip.Addr {
 // fallbackDelay went by, and returns the first connection. It returns only after
 // the losers were closed or left to a goroutine that closes them.
 func (d *Dialer) race(ctx context.Context, addrs []string) (net.Conn, error) {
+	if len(addrs) == 1 {
+		return d.tcp.DialContext(ctx, "tcp", addrs[0])
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the losers
 	type result struct {
@@ -286,6 +289,10 @@ func (d *Dialer) Handshake(ctx context.Context, u *Upstream, c net.Conn, protos 
 	return t, nil
 }
 
+// upstreamCurves leaves out the post-quantum exchanges that Go would offer first: 0.2 ms of a
+// handshake, and a hello of two segments, which some inspecting firewalls drop.
+var upstreamCurves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
+
 // secure puts TLS on a connection to a server of the given name, or closes it.
 func (d *Dialer) secure(ctx context.Context, c net.Conn, name string, protos ...string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.opt.TLS)
@@ -296,6 +303,7 @@ func (d *Dialer) secure(ctx context.Context, c net.Conn, name string, protos ...
 		RootCAs:                     d.roots,
 		MinVersion:                  tls.VersionTLS12,
 		NextProtos:                  protos,
+		CurvePreferences:            upstreamCurves,
 		DynamicRecordSizingDisabled: true,
 	})
 	if err := t.HandshakeContext(ctx); err != nil {
