@@ -129,8 +129,8 @@ func (p *pump) guarded(buf []byte) int {
 }
 
 // advance reads once and does what follows from it. It returns the bytes read, and -1 when there
-// were none and the pump has to be called again. Per message it allocates nothing, takes no lock
-// and asks no clock.
+// were none and the pump has to be called again. Per message it allocates nothing (crypto/tls
+// does: 24 bytes a read), takes no lock and asks no clock.
 func (p *pump) advance(buf []byte) int {
 	switch {
 	case p.phase == flushing:
@@ -159,6 +159,13 @@ func (p *pump) advance(buf []byte) int {
 		return 0
 	}
 	n, err := p.src.Read(buf)
+	if p.low != nil { // no read waits: small messages that have piled up leave in one record
+		for err == nil && 0 < n && n < len(buf) {
+			var m int
+			m, err = p.src.Read(buf[n:])
+			n += m
+		}
+	}
 	if n > 0 {
 		if err := p.forward(buf[:n]); err != nil {
 			p.stop(err)

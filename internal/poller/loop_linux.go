@@ -180,11 +180,12 @@ func (l *Loop) Close() {
 // Run calls handlers until Close.
 func (l *Loop) Run() {
 	defer l.free()
+	n := 0
+	some := func(uintptr) bool { n = l.poll(); return n > 0 } // made once: it is on the heap
 	for {
-		n := 0
 		if len(l.more) > 0 {
 			n = l.poll()
-		} else if err := l.raw.Read(func(uintptr) bool { n = l.poll(); return n > 0 }); err != nil {
+		} else if err := l.raw.Read(some); err != nil {
 			return // only a closed descriptor ends it
 		}
 		l.ready = append(l.ready, l.more...) // these have waited already

@@ -11,11 +11,10 @@ import (
 	"time"
 )
 
-// usage is what the processes of a proxy have used.
+// usage is the memory of a proxy's processes, in bytes.
 type usage struct {
-	cpu time.Duration // user and system
-	pss int64         // bytes: shared pages by their share
-	rss int64         // bytes
+	pss int64 // shared pages by their share
+	rss int64
 }
 
 // tick is the unit of the times in /proc/PID/stat: USER_HZ, 100 on every
