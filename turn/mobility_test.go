@@ -207,6 +207,7 @@ func TestMovingCountsAgainstTheLimits(t *testing.T) {
 	must(t, err)
 	_, err = c.Refresh(within(t), 0)
 	must(t, err)
+	waitFor(t, s, 1)
 	// A client that moves on before it was heard leaves nothing behind.
 	for range 5 {
 		r.asks(t, r.site.dial(t), second, 0)
