@@ -27,6 +27,26 @@ type port struct {
 
 func (p *port) close() { _ = p.link.Close() }
 
+// errNoInterface is why nothing is attached when no interface is named.
+var errNoInterface = errors.New("no Ethernet interface carries an address of a TURN listener or relay")
+
+// anyWanted looks whether there is anything to attach to, before a program is
+// loaded for nothing.
+func (x *xdp) anyWanted() error {
+	if len(x.o.Interfaces) > 0 {
+		return nil // whatever is wrong with them is worth an error of its own
+	}
+	all, err := net.Interfaces()
+	if err != nil {
+		return err
+	}
+	addresses := x.addresses()
+	if !slices.ContainsFunc(all, func(i net.Interface) bool { return x.wanted(i, addresses) }) {
+		return errNoInterface
+	}
+	return nil
+}
+
 // attach attaches the program to the interfaces wanted.
 func (x *xdp) attach() error {
 	x.mu.Lock()
@@ -37,11 +57,12 @@ func (x *xdp) attach() error {
 	err := x.follow()
 	switch {
 	case len(x.ports) > 0 && (err == nil || len(x.o.Interfaces) == 0):
+		x.say()
 		return nil
 	case err != nil:
 		return err
 	}
-	return errors.New("no Ethernet interface carries an address of a TURN listener or relay")
+	return errNoInterface
 }
 
 // Refresh implements Engine.
@@ -51,10 +72,12 @@ func (x *xdp) Refresh() {
 	if x.closed {
 		return
 	}
-	if err := allowRoutes(); err != nil {
-		x.o.Log.Warn("kernel packet path", "err", err)
+	if err := allowRoutes(); err != nil && (x.routes == nil || x.routes.Error() != err.Error()) {
+		x.o.Log.Warn("the kernel packet path passes everything up", "err", err)
+		x.routes = err
 	}
-	_ = x.follow() // what has failed was logged or returned when it began
+	_ = x.follow()
+	x.say()
 }
 
 // follow brings the attached interfaces in line with those that there are.
@@ -70,12 +93,13 @@ func (x *xdp) follow() error {
 			errs = append(errs, fmt.Errorf("interface %s: not on this host", name))
 		}
 	}
+	addresses := x.addresses()
 	gone := maps.Clone(x.ports)
 	for _, ifi := range all {
 		if p := x.ports[ifi.Index]; p != nil && p.name == ifi.Name {
 			delete(gone, ifi.Index)
 			x.renew(p, ifi)
-		} else if x.wanted(ifi) {
+		} else if x.wanted(ifi, addresses) {
 			if err := x.attachTo(ifi); err != nil {
 				errs = append(errs, err)
 				x.skip(ifi.Name, err)
@@ -90,16 +114,32 @@ func (x *xdp) follow() error {
 	return errors.Join(errs...)
 }
 
-// skip remembers why an interface is left out, and says so once.
+// skip remembers why an interface is left out.
 func (x *xdp) skip(name string, err error) {
 	if x.skipped[name] != err.Error() {
 		x.skipped[name] = err.Error()
-		x.o.Log.Info("interface without the kernel packet path", "interface", name, "err", err)
+		x.unsaid = append(x.unsaid, name)
 	}
 }
 
+// say logs what has been left out since the last time.
+func (x *xdp) say() {
+	for _, name := range x.unsaid {
+		x.o.Log.Info("interface without the kernel packet path", "interface", name, "reason", x.skipped[name])
+	}
+	x.unsaid = nil
+}
+
+// addresses asks for the addresses that decide about interfaces.
+func (x *xdp) addresses() []netip.Addr {
+	if len(x.o.Interfaces) > 0 || x.o.Addresses == nil {
+		return nil
+	}
+	return x.o.Addresses()
+}
+
 // wanted reports whether the program belongs on an interface.
-func (x *xdp) wanted(ifi net.Interface) bool {
+func (x *xdp) wanted(ifi net.Interface, addresses []netip.Addr) bool {
 	if len(x.o.Interfaces) > 0 {
 		return slices.Contains(x.o.Interfaces, ifi.Name)
 	}
@@ -115,7 +155,7 @@ func (x *xdp) wanted(ifi net.Interface) bool {
 		if err != nil || p.Addr().IsLinkLocalUnicast() {
 			continue
 		}
-		for _, want := range x.o.Addresses {
+		for _, want := range addresses {
 			if want == p.Addr() || want.IsUnspecified() && want.Is4() == p.Addr().Is4() {
 				return true
 			}
@@ -278,7 +318,7 @@ func explainAttach(ifi net.Interface, mode Mode, err error) error {
 	switch {
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST):
 		return fmt.Errorf("interface %s: another XDP program is attached", ifi.Name)
-	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL):
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.ENOMEM):
 		return fmt.Errorf("interface %s: the driver takes no %s XDP program at MTU %d and these settings (%w)", ifi.Name, mode, ifi.MTU, err)
 	}
 	return fmt.Errorf("interface %s: %w", ifi.Name, err)

@@ -88,9 +88,9 @@ type Options struct {
 	// Interfaces to attach to. Empty means those that carry Addresses; one of
 	// them without support for Mode is then left out.
 	Interfaces []string
-	// Addresses that datagrams come to: of listeners and relays. The
-	// unspecified address means every interface with an address.
-	Addresses []netip.Addr
+	// Addresses returns those that datagrams come to: of listeners and
+	// relays. The unspecified address means every interface with an address.
+	Addresses func() []netip.Addr
 	// Bindings is how many bindings there may be at once, default 32768. A
 	// thousand take about 0.4 MB of the kernel's memory.
 	Bindings int

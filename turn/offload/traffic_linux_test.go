@@ -66,7 +66,7 @@ func TestTrafficBetweenNamespaces(t *testing.T) {
 				s.server.Run(t, "ip neighbour replace 10."+net+".0.2 lladdr "+ifi.HardwareAddr.String()+" dev "+dev,
 					"ip neighbour replace fd0"+net+"::2 lladdr "+ifi.HardwareAddr.String()+" dev "+dev)
 			}
-			s.xdp = open(t, s.server, Options{Mode: mode, Addresses: []netip.Addr{netip.IPv4Unspecified()}})
+			s.xdp = open(t, s.server, Options{Mode: mode, Addresses: at(netip.IPv4Unspecified())})
 			if got := s.Status(); got.Mode != mode || strings.Join(got.Interfaces, " ") != "c0 p0" {
 				t.Fatalf("status %+v, want %s on c0 and p0", got, mode)
 			}
@@ -118,9 +118,9 @@ func TestAttaching(t *testing.T) {
 	}
 	refused(Options{Mode: Native, Interfaces: []string{"nothere0"}}, "interface nothere0: not on this host")
 	refused(Options{Mode: Native, Interfaces: []string{"lo"}}, "interface lo: ")
-	refused(Options{Mode: Native, Addresses: []netip.Addr{addr("127.0.0.1")}}, "no Ethernet interface carries")
+	refused(Options{Mode: Native, Addresses: at(addr("127.0.0.1"))}, "no Ethernet interface carries")
 
-	first, err := try(Options{Mode: Native, Addresses: []netip.Addr{addr("10.1.0.1")}})
+	first, err := try(Options{Mode: Native, Addresses: at(addr("10.1.0.1"))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestAttaching(t *testing.T) {
 		t.Error("a closed engine takes a binding")
 	}
 
-	second, err := try(Options{Mode: Native, Addresses: []netip.Addr{addr("10.1.0.1"), addr("10.2.0.1")}})
+	second, err := try(Options{Mode: Native, Addresses: at(addr("10.1.0.1"), addr("10.2.0.1"))})
 	if err != nil {
 		t.Fatalf("after the first was closed: %v", err)
 	}
@@ -192,3 +192,5 @@ func TestAnInterfaceThatTakesNoFramesIsNotSentAny(t *testing.T) {
 		t.Errorf("frames may leave p0 %b, want both ways", got)
 	}
 }
+
+func at(all ...netip.Addr) func() []netip.Addr { return func() []netip.Addr { return all } }

@@ -28,6 +28,8 @@ type xdp struct {
 	free     []uint32           // indices of counters; the longest unused first
 	ports    map[int]*port      // by index of the interface
 	skipped  map[string]string  // interfaces that cannot be used, and why
+	unsaid   []string           // of those, what is not in the log yet
+	routes   error              // of allowRoutes, the last that was logged
 	closed   bool
 }
 
@@ -83,6 +85,12 @@ func Open(o Options) (Engine, error) {
 		bindings: make(map[Key]*entry), owners: make(map[wireKey]*entry),
 		ports: make(map[int]*port), skipped: make(map[string]string),
 	}
+	if err := prerequisites(); err != nil {
+		return nil, err
+	}
+	if err := x.anyWanted(); err != nil {
+		return nil, err
+	}
 	if err := x.load(); err != nil {
 		return nil, err
 	}
@@ -97,9 +105,6 @@ func Open(o Options) (Engine, error) {
 }
 
 func (x *xdp) load() error {
-	if err := prerequisites(); err != nil {
-		return err
-	}
 	// Kernels before 5.11 count maps as locked memory. Where the limit cannot
 	// be raised it may still be enough.
 	_ = rlimit.RemoveMemlock()
