@@ -89,16 +89,18 @@ type TURN struct {
 	MaxPort       uint16            `toml:"max_port" reload:"live"`
 	Alternates    []FixedAddr       `toml:"alternates" reload:"live"` // port 0: 3478
 	Offload       string            `toml:"offload" reload:"live" one:"auto|off|native|generic"`
-	Secrets       []Secret          `toml:"secrets" reload:"live"` // the first one signs, all are accepted
-	Mobility      bool              `toml:"mobility" reload:"live"`
-	StrictExpiry  bool              `toml:"strict_expiry" reload:"live"`
-	CredentialTTL Duration          `toml:"credential_ttl" reload:"live"`
-	User          []User            `toml:"user" reload:"live"`
-	Database      []Database        `toml:"database" reload:"live"`
-	API           API               `toml:"api"`
-	Peers         Peers             `toml:"peers"`
-	Limits        Limits            `toml:"limits"`
-	Egress        Egress            `toml:"egress"`
+	// OffloadInterfaces are those that Offload is for; empty: found.
+	OffloadInterfaces []string   `toml:"offload_interfaces" reload:"live"`
+	Secrets           []Secret   `toml:"secrets" reload:"live"` // the first one signs, all are accepted
+	Mobility          bool       `toml:"mobility" reload:"live"`
+	StrictExpiry      bool       `toml:"strict_expiry" reload:"live"`
+	CredentialTTL     Duration   `toml:"credential_ttl" reload:"live"`
+	User              []User     `toml:"user" reload:"live"`
+	Database          []Database `toml:"database" reload:"live"`
+	API               API        `toml:"api"`
+	Peers             Peers      `toml:"peers"`
+	Limits            Limits     `toml:"limits"`
+	Egress            Egress     `toml:"egress"`
 }
 
 // User is a long-term credential.

@@ -165,9 +165,14 @@ func (c *checker) relay() {
 		}
 	}
 	c.realms()
-	switch t.Offload {
-	case "native", "generic":
-		c.err("turn.offload", fmt.Sprintf("%q is not available in this version", t.Offload), `write "auto" or "off"`)
+	for i, name := range t.OffloadInterfaces {
+		if name == "" || len(name) > 15 || strings.ContainsAny(name, "/: \t") {
+			c.err(element("turn.offload_interfaces", i), fmt.Sprintf("%q is not the name of a network interface", name), "see ip link")
+		}
+	}
+	l := t.Limits
+	if (t.Offload == "native" || t.Offload == "generic") && (l.BytesPerSecondPerAllocation > 0 || l.BytesPerSecondPerUser > 0 || l.BytesPerSecondTotal > 0) {
+		c.warn("turn.offload", "nothing is relayed in the kernel, as only user space keeps limits of bandwidth", `drop turn.limits.bytes_per_second_*, or write "off"`)
 	}
 	for i, r := range t.Peers.Allow {
 		if r.Prefix.Bits() == 0 && r.Ports.Any() {

@@ -170,6 +170,7 @@ func (s *Server) restore(st State) error {
 			return err
 		}
 	}
+	ses.sync()
 	return nil
 }
 

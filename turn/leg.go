@@ -21,6 +21,9 @@ type leg struct {
 	port  uint16                // of the relay socket
 	alloc *allocator.Allocation // set by start
 	gone  atomic.Bool
+
+	expires atomic.Int64 // Unix nanoseconds
+	kernel  inKernel
 }
 
 // addLeg gives a session that has not started an open relay socket, which the
@@ -60,6 +63,7 @@ func (l *leg) start(lifetime time.Duration) error {
 		return err
 	}
 	l.alloc = alloc
+	l.expires.Store(time.Now().Add(lifetime).UnixNano())
 	return nil
 }
 
@@ -69,6 +73,7 @@ func (l *leg) ended() {
 		return
 	}
 	s := l.ses.s
+	l.sync()
 	s.relays.delete(l.relay)
 	s.ports.of(l.v6()).Return(l.port) // before anybody can see that the allocation is gone
 	if len(l.ses.live()) == 0 {

@@ -145,6 +145,7 @@ type carried struct {
 
 func (c *carried) add(ses *session) {
 	for _, l := range ses.legs {
+		l.carriedInKernel()
 		c.addStats(l.relay.Stats())
 		c.overruns[1] += l.relay.Overruns()
 	}
@@ -175,16 +176,24 @@ var (
 	lostDesc    = prometheus.NewDesc("turngate_turn_relay_dropped_total", "Datagrams not relayed. permission: no permission or channel; "+
 		"socket: refused by the system; bandwidth: over a limit of bytes a second; queue: too old or too many for a TCP or TLS client; "+
 		"kernel: the receive buffer of a socket was full; allocation: from a client without one; away: to a client whose connection is lost and who may come back.", []string{"direction", "reason"}, nil)
-	limitDesc   = prometheus.NewDesc("turngate_turn_limit_hits_total", "Requests refused, or datagrams dropped, by a limit; named as its key in the configuration.", []string{"limit"}, nil)
-	portsDesc   = prometheus.NewDesc("turngate_turn_ports", "Relayed ports. resting: given back not long ago, free if need be; busy: held by other programs.", []string{"state", "family"}, nil)
-	bansDesc    = prometheus.NewDesc("turngate_turn_bans", "Sources that are banned now for failed authentications.", nil, nil)
-	bansMade    = prometheus.NewDesc("turngate_turn_bans_total", "Bans made.", nil, nil)
+	limitDesc  = prometheus.NewDesc("turngate_turn_limit_hits_total", "Requests refused, or datagrams dropped, by a limit; named as its key in the configuration.", []string{"limit"}, nil)
+	portsDesc  = prometheus.NewDesc("turngate_turn_ports", "Relayed ports. resting: given back not long ago, free if need be; busy: held by other programs.", []string{"state", "family"}, nil)
+	bansDesc   = prometheus.NewDesc("turngate_turn_bans", "Sources that are banned now for failed authentications.", nil, nil)
+	bansMade   = prometheus.NewDesc("turngate_turn_bans_total", "Bans made.", nil, nil)
+	offDesc    = prometheus.NewDesc("turngate_turn_offload_bindings", "Channels that the kernel relays.", nil, nil)
+	offPackets = prometheus.NewDesc("turngate_turn_offload_packets_total", "Datagrams that the kernel relayed, which turngate_turn_packets_total counts too.", []string{"direction"}, nil)
+	offBytes   = prometheus.NewDesc("turngate_turn_offload_bytes_total", "Payload that the kernel relayed, which turngate_turn_bytes_total counts too.", []string{"direction"}, nil)
+	offPassed  = prometheus.NewDesc("turngate_turn_offload_passed_total", "Datagrams of channels in the kernel that it left to user space. length: too long for the next hop; "+
+		"neighbour: its address is not known yet; route: through no interface of ours; headroom: the driver left no room for the header.", []string{"reason"}, nil)
+	offRefused  = prometheus.NewDesc("turngate_turn_offload_refused_total", "Channels that could not be relayed by the kernel and stay in user space.", nil, nil)
+	offAttached = prometheus.NewDesc("turngate_turn_offload_interface_info", "Interfaces on which the kernel relays.", []string{"interface", "mode"}, nil)
 	waitingDesc = prometheus.NewDesc("turngate_turn_queued_bytes", "What waits for TCP and TLS clients.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (t *traffic) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{packetsDesc, bytesDesc, lostDesc, limitDesc, portsDesc, bansDesc, bansMade, waitingDesc} {
+	for _, d := range []*prometheus.Desc{packetsDesc, bytesDesc, lostDesc, limitDesc, portsDesc, bansDesc, bansMade, waitingDesc,
+		offDesc, offPackets, offBytes, offPassed, offRefused, offAttached} {
 		ch <- d
 	}
 }
@@ -225,9 +234,20 @@ func (t *traffic) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), labels...)
 	}
 	sum, waiting := t.sum()
+	status := t.s.Offload()
+	gauge(offDesc, status.Bindings)
+	counter(offRefused, t.s.kernel.refused.Load())
+	for reason, n := range status.Passed {
+		counter(offPassed, n, reason)
+	}
+	for _, name := range status.Interfaces {
+		gauge(offAttached, 1, name, string(status.Mode))
+	}
 	for i, direction := range []string{"up", "down"} {
 		counter(packetsDesc, sum.packets[i], direction)
 		counter(bytesDesc, sum.bytes[i], direction)
+		counter(offPackets, t.s.kernel.packets[i].Load(), direction)
+		counter(offBytes, t.s.kernel.bytes[i].Load(), direction)
 		counter(lostDesc, sum.unpermitted[i], direction, "permission")
 		counter(lostDesc, sum.limited[i], direction, "bandwidth")
 		counter(lostDesc, sum.overruns[i], direction, "kernel")

@@ -185,6 +185,7 @@ func (s *Server) sit(ses *session, next *place) {
 	}
 	for _, l := range ses.legs {
 		l.relay.SetEgress(next.from.egress())
+		l.sync()
 	}
 	s.resource(ses)
 }

@@ -108,6 +108,8 @@ func (ses *session) refresh(legs []*leg, now time.Time, lifetime time.Duration) 
 		if err := l.alloc.Refresh(lifetime); err != nil {
 			return err
 		}
+		l.expires.Store(now.Add(lifetime).UnixNano())
+		l.sync()
 	}
 	ses.expires = now.Add(lifetime)
 	return nil
@@ -157,6 +159,7 @@ func (s *Server) handleCreatePermission(r *request) {
 		}
 		l.relay.Permit(peer, until)
 	}
+	ses.sync()
 	s.verdict(r, nil)
 }
 
@@ -221,6 +224,7 @@ func (s *Server) handleChannelBind(r *request) {
 	err := l.alloc.Bind(channel, peer)
 	if err == nil {
 		err = l.relay.Bind(channel, peer, r.now.Add(allocator.ChannelLifetime), r.now.Add(allocator.PermissionLifetime))
+		l.sync()
 	}
 	s.verdict(r, err)
 }

@@ -145,6 +145,8 @@ type Session struct {
 	RateUp   float64 `json:"rate_up"`
 	RateDown float64 `json:"rate_down"`
 	Peers    []Peer  `json:"peers"`
+
+	InKernel int `json:"in_kernel"` // channels that the kernel relays
 }
 
 // Peer is an address that may send to a client, or one with a channel.
@@ -167,6 +169,10 @@ func (s *Server) Sessions() []Session {
 func (ses *session) describe() Session {
 	sum := ses.traffic()
 	permits, channels := ses.counts()
+	inKernel := 0
+	for _, l := range ses.legs {
+		inKernel += l.inKernel()
+	}
 	ses.mu.Lock()
 	expires := ses.expires
 	ses.mu.Unlock()
@@ -181,7 +187,8 @@ func (ses *session) describe() Session {
 		Dropped:    sum.unpermitted[0] + sum.unpermitted[1],
 		OverBudget: sum.limited[0] + sum.limited[1],
 		RateUp:     up, RateDown: down,
-		Peers: ses.peers(),
+		Peers:    ses.peers(),
+		InKernel: inKernel,
 	}
 }
 

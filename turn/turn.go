@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/turngate/turngate/turn/allocator"
+	"github.com/turngate/turngate/turn/offload"
 	"github.com/turngate/turngate/turn/peers"
 	"github.com/turngate/turngate/turn/relay"
 )
@@ -66,6 +67,11 @@ type Options struct {
 
 	Limits Limits
 	Egress relay.StreamLimits
+
+	// Offload relays bound channels of UDP clients in the kernel. The caller
+	// owns it, and closes one that was replaced: nothing is lost by that. Nil
+	// means that all is relayed in user space.
+	Offload offload.Engine
 
 	Log *slog.Logger // nil means slog.Default
 }
@@ -149,6 +155,7 @@ type Server struct {
 	turns     atomic.Uint64 // of the alternates
 
 	unreachable atomic.Uint64 // frames for clients that are away
+	kernel      kernelCarried
 
 	settings atomic.Pointer[settings]
 
@@ -245,6 +252,7 @@ func (s *Server) Reconfigure(o Options) error {
 			l.relay.Revoke(next.reaches)
 		}
 		s.bandwidth.apply(ses)
+		ses.sync()
 	}
 	return nil
 }

@@ -23,9 +23,11 @@ func (s *Server) watch(ctx context.Context) {
 	for {
 		select {
 		case now := <-ticker.C:
+			s.settings.Load().engine().Refresh()
 			for _, ses := range s.snapshot() {
 				sum := ses.traffic()
 				ses.rates.observe(now, sum.bytes[0], sum.bytes[1])
+				ses.sync() // what has expired
 			}
 			s.bans.sweep(now)
 			s.logBandwidth(s.settings.Load().Log, &seen)

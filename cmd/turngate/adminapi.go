@@ -14,6 +14,7 @@ import (
 	"github.com/turngate/turngate/internal/edge"
 	"github.com/turngate/turngate/signaling"
 	"github.com/turngate/turngate/turn"
+	"github.com/turngate/turngate/turn/offload"
 )
 
 // Status is what runs, as the admin socket tells it.
@@ -35,6 +36,7 @@ type Status struct {
 	Allocations  int              `json:"allocations"`
 	FreePorts    int              `json:"free_ports"`
 	Bans         int              `json:"bans"`
+	Offload      offload.Status   `json:"offload"`             // the kernel packet path
 	Upstreams    []UpstreamState  `json:"upstreams,omitempty"` // of WebSocket routes
 }
 
@@ -102,6 +104,7 @@ func (a *app) status() Status {
 		Allocations:  a.turn.Allocations(),
 		FreePorts:    a.turn.FreePorts(),
 		Bans:         len(a.turn.Bans()),
+		Offload:      a.turn.Offload(),
 		Upstreams:    upstreamStates(a.signaling.Upstreams()),
 	}
 	if p.tls.acme != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -132,6 +133,11 @@ func (a *app) open(p *plan) error {
 		a.turn.Close()
 		return err
 	}
+	if p.turn.Offload, err = a.openOffload(p.cfg); err != nil {
+		next.close()
+		a.turn.Close()
+		return fmt.Errorf("turn.offload = %q: %w", p.cfg.TURN.Offload, err)
+	}
 	a.swap(p, next)
 	return nil
 }
@@ -146,6 +152,7 @@ func (a *app) swap(p *plan, next *opened) {
 	}
 	a.level.Set(p.cfg.Log.Level)
 	must(a.certs.Set(p.tls.pairs()))
+	a.swapOffload(p)
 	must(a.turn.Reconfigure(p.turn))
 	must(a.logger.Reconfigure(p.logger))
 	must(a.signaling.Reconfigure(p.signaling))
@@ -227,6 +234,7 @@ func (a *app) serve(ctx context.Context, now <-chan struct{}) error {
 	a.closeSides()
 	a.wg.Wait()
 	rooms.Wait()
+	a.closeOffload(a.plan.Load())
 	stopLogging()
 	access.Wait()
 	a.log.Info("stopped")

@@ -111,6 +111,7 @@ func showStatus(io streams, s Status) {
 	row("connections", s.Connections)
 	row("websockets", s.WebSockets)
 	row("allocations", fmt.Sprintf("%d, %d ports free", s.Allocations, s.FreePorts))
+	row("kernel path", offloadLine(s.Offload))
 	if s.Bans > 0 {
 		row("banned", fmt.Sprintf("%d addresses; see: turngate bans", s.Bans))
 	}

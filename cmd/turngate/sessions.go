@@ -45,6 +45,7 @@ type Session struct {
 	PacketsDown uint64  `json:"packets_down,omitempty"`
 	Dropped     uint64  `json:"dropped,omitempty"`    // no permission, no channel
 	OverLimit   uint64  `json:"over_limit,omitempty"` // dropped for a limit of bandwidth
+	InKernel    int     `json:"in_kernel,omitempty"`  // channels that the kernel relays
 }
 
 // sessionFilter says which sessions are asked for, and in which order. Fields
@@ -174,7 +175,7 @@ func (a *app) sessions() []Session {
 			ID: s.ID, Kind: "turn", Transport: string(s.Transport), Client: s.Client.String(), Server: s.Server.String(),
 			User: s.User, To: joined(s.Relays), Peers: s.Peers, Opened: s.Created, Expires: s.Expires,
 			BytesUp: s.BytesUp, BytesDown: s.BytesDown, RateUp: s.RateUp, RateDown: s.RateDown,
-			PacketsUp: s.PacketsUp, PacketsDown: s.PacketsDown, Dropped: s.Dropped, OverLimit: s.OverBudget,
+			PacketsUp: s.PacketsUp, PacketsDown: s.PacketsDown, Dropped: s.Dropped, OverLimit: s.OverBudget, InKernel: s.InKernel,
 		})
 	}
 	for _, s := range a.signaling.Sessions() {
