@@ -308,10 +308,19 @@ func prerequisites() error {
 // loaded.
 func explainLoad(err error) error {
 	switch {
+	case !hasBTF():
+		return fmt.Errorf("%w: the kernel has no BTF type information (CONFIG_DEBUG_INFO_BTF)", err)
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("%w: the kernel wants CAP_BPF and CAP_NET_ADMIN of the host (in a container: of its initial user namespace), and before 5.11 LimitMEMLOCK=infinity", err)
 	}
 	return err
+}
+
+// hasBTF reports whether the kernel describes its types. A function of the
+// program that takes the context is verified by their names.
+func hasBTF() bool {
+	_, err := os.Stat("/sys/kernel/btf/vmlinux")
+	return err == nil
 }
 
 func explainAttach(ifi net.Interface, mode Mode, err error) error {
