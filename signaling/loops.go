@@ -51,29 +51,32 @@ func (g *loops) close() {
 	g.wg.Wait()
 }
 
-// attach moves a session to its loop. An error has closed its connections.
-func (ses *session) attach() error {
+// attach moves a session to its loop. When there is no descriptor for that, its connections are
+// closed and it reports false.
+func (ses *session) attach() bool {
 	conns, low, err := ses.loop.Attach(ses, ses.up.src, ses.up.dst)
 	if err != nil {
-		for _, c := range []net.Conn{ses.up.src, ses.up.dst} {
-			c.Close()
-		}
-		return err
+		ses.srv.log.Debug("session cannot move to its loop", "session", ses.id, "err", err)
+		ses.setReason("no descriptor")
+		ses.closeSockets()
+		return false
 	}
 	client, upstream := conns[0], conns[1]
 	ses.up.src, ses.up.dst, ses.up.low = client, upstream, low[1]
 	ses.down.src, ses.down.dst, ses.down.low = upstream, client, low[0]
-	ses.attached.Store(true)
 	if err := ses.loop.Watch(low...); err != nil {
-		ses.abort()
+		ses.setReason("no descriptor")
+		ses.cut.Store(true)
 	}
-	return nil
+	ses.attached.Store(true)
+	ses.loop.Wake(ses) // the first events may have come before
+	return true
 }
 
 // Ready implements [poller.Handler]: both directions go on as far as they can.
 func (ses *session) Ready(buf []byte) (more bool) {
 	if !ses.attached.Load() {
-		return false // woken too early: the first event comes when it is
+		return false // the sockets are still start's
 	}
 	if ses.cut.Load() {
 		ses.closeSockets()

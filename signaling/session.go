@@ -266,7 +266,7 @@ func (s *Server) start(ses *session, client, upstream net.Conn, fromClient, from
 	if answer() != nil {
 		ses.closeSockets() // it ends as any other
 	}
-	if ses.loop == nil || ses.attach() != nil {
+	if ses.loop == nil || !ses.attach() {
 		s.wg.Go(ses.up.run)
 		s.wg.Go(ses.down.run)
 	}

@@ -76,7 +76,7 @@ func run() error {
 	flag.IntVar(&pid, "pid", 0, "its process")
 	flag.StringVar(&o.upstream, "upstream", "127.0.0.1:0", "where our upstream listens")
 	flag.StringVar(&only, "cases", "", "cases, separated by commas; empty: all")
-	flag.StringVar(&proxies, "proxies", "turngate,nginx,nginx-keepalive,haproxy", "proxies to start")
+	flag.StringVar(&proxies, "proxies", "turngate,nginx,nginx-careful,haproxy", "proxies to start")
 	flag.IntVar(&o.core, "core", runtime.NumCPU()-1, "core of the proxies; -1: any")
 	flag.IntVar(&o.idle, "idle", 2000, "connections of the case idle")
 	flag.IntVar(&o.many, "many", 10000, "connections of the case many")

@@ -38,7 +38,7 @@ func recipes(turngate string) []recipe {
 		{"nginx", "nginx", []string{"-v"}, func(dir, addr, upstream string) ([]string, error) {
 			return nginxFiles(dir, addr, upstream, false)
 		}},
-		{"nginx-keepalive", "nginx", []string{"-v"}, func(dir, addr, upstream string) ([]string, error) {
+		{"nginx-careful", "nginx", []string{"-v"}, func(dir, addr, upstream string) ([]string, error) {
 			return nginxFiles(dir, addr, upstream, true)
 		}},
 		{"haproxy", "haproxy", []string{"-v"}, haproxyFiles},
@@ -81,14 +81,17 @@ socket = %[6]q
 }
 
 // nginx as the recipe has it: HTTP/1.0 and a new upstream connection for each
-// report, no verification of the upstream, its sessions resumed. With keepalive
-// it has what a careful administrator would add.
-func nginxFiles(dir, addr, upstream string, keepalive bool) ([]string, error) {
-	target, backend, report := "https://"+upstream, "", ""
-	if keepalive {
+// report, no verification of the upstream, its sessions resumed. The careful one keeps upstream
+// connections and does towards the upstream what turngate does: it names and verifies it each
+// time, over TLS 1.3.
+func nginxFiles(dir, addr, upstream string, careful bool) ([]string, error) {
+	target, backend, report, verify := "https://"+upstream, "", "", ""
+	if careful {
 		backend = fmt.Sprintf("upstream backend { server %s; keepalive 64; }", upstream)
 		target = "https://backend"
 		report = `proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;`
+		verify = fmt.Sprintf(`proxy_ssl_verify on; proxy_ssl_trusted_certificate %s/ca.pem; proxy_ssl_server_name on;
+  proxy_ssl_name localhost; proxy_ssl_protocols TLSv1.3; proxy_ssl_session_reuse off;`, filepath.Dir(dir))
 	}
 	user := ""
 	if os.Geteuid() == 0 {
@@ -103,6 +106,7 @@ http {
   access_log access.log;
   client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
   %[2]s
+  %[7]s
   server {
     server_name localhost;
     listen %[3]s ssl;
@@ -117,7 +121,7 @@ http {
     location /logger/ { proxy_pass %[5]s/; %[6]s }
   }
 }
-`, user, backend, addr, filepath.Dir(dir), target, report), 0o600)
+`, user, backend, addr, filepath.Dir(dir), target, report, verify), 0o600)
 }
 
 func haproxyFiles(dir, addr, upstream string) ([]string, error) {
