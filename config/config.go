@@ -71,7 +71,7 @@ type HTTPS struct {
 // HTTPSLimits bound how much one client address (IPv4, or an IPv6 /64), and one
 // user of it, may ask. 0 is no limit.
 type HTTPSLimits struct {
-	ConnectionsPerSecond       int `toml:"connections_per_second" reload:"live"`
+	TLSHandshakesPerSecond     int `toml:"tls_handshakes_per_second" reload:"live"`
 	RequestsPerSecond          int `toml:"requests_per_second" reload:"live"`
 	RequestsPerSecondPerUser   int `toml:"requests_per_second_per_user" reload:"live"`
 	HandshakesPerSecond        int `toml:"handshakes_per_second" reload:"live"` // WebSocket
@@ -332,7 +332,7 @@ func base() *Config {
 			HeaderTimeout:            seconds(10),
 			HandshakeTimeout:         seconds(10),
 			Limits: HTTPSLimits{
-				ConnectionsPerSecond:       1000,
+				TLSHandshakesPerSecond:     1000,
 				RequestsPerSecond:          1000,
 				RequestsPerSecondPerUser:   50,
 				HandshakesPerSecond:        200,

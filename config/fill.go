@@ -140,7 +140,7 @@ func derive(cfg *Config, d *decoder) {
 	if h := &cfg.HTTPS; h.MaxConnectionsPerAddress == 0 {
 		// Whoever lets one address hold any number lets it open them too.
 		for key, n := range map[string]*int{
-			"connections_per_second":         &h.Limits.ConnectionsPerSecond,
+			"tls_handshakes_per_second":      &h.Limits.TLSHandshakesPerSecond,
 			"requests_per_second":            &h.Limits.RequestsPerSecond,
 			"requests_per_second_per_user":   &h.Limits.RequestsPerSecondPerUser,
 			"handshakes_per_second":          &h.Limits.HandshakesPerSecond,

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/turngate/turngate/internal/edge"
 )
 
 // What is too big is refused before it is taken, and costs no memory.
@@ -281,4 +283,109 @@ func TestOneSourceIsBounded(t *testing.T) {
 		})
 	}
 	tg.control(t)
+}
+
+// Thousands who stall, from one address, keep nobody out: not even who comes from
+// the same address.
+func TestThousandsOfSlowClients(t *testing.T) {
+	tg := attacked(t, "header_timeout = \"5s\"\nhandshake_timeout = \"5s\"", "")
+	var all []net.Conn
+	var ends []io.Reader // where the end of a connection shows
+	t.Cleanup(func() {
+		for _, c := range all {
+			c.Close()
+		}
+	})
+	stall := func(n int, first string) {
+		for i := range n {
+			c, err := net.Dial("tcp", tg.https.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.WriteString(c, first)
+			all, ends = append(all, c), append(ends, c)
+			if i%500 == 499 {
+				tg.control(t)
+			}
+		}
+	}
+	stall(2000, "")
+	stall(1000, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"+strings.Repeat("r", 32))
+	for i := range 500 {
+		a, err := tg.tryDial()
+		if err != nil {
+			t.Fatalf("slow head %d: %v", i, err)
+		}
+		a.send("GET /logger/ HTTP/1.1\r\nX: ")
+		all, ends = append(all, a.NetConn()), append(ends, a)
+	}
+	tg.control(t)
+	if n := tg.httpsCaps.HalfOpen(); n > edge.DefaultCaps.HalfOpenPerSource {
+		t.Errorf("%d connections are half open, want %d at most", n, edge.DefaultCaps.HalfOpenPerSource)
+	}
+	for i, c := range all {
+		c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if _, err := io.Copy(io.Discard, ends[i]); isTimeout(err) {
+			t.Fatalf("connection %d of %d is still open", i, len(all))
+		}
+	}
+	eventually(t, func() string {
+		if n := tg.httpsCaps.HalfOpen(); n > 0 {
+			return fmt.Sprintf("%d connections are still half open", n)
+		}
+		return ""
+	})
+	tg.control(t)
+	tg.blameless(t)
+}
+
+// A flood of connections from one address ends at its limits, and others are served.
+func TestFloodOfConnections(t *testing.T) {
+	tg := attacked(t, "max_connections_per_address = 500\n[https.limits]\ntls_handshakes_per_second = 300\n", "")
+	greedy := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}, Timeout: 10 * time.Second}
+	var open []net.Conn
+	most := 0
+	for i := range 10_000 {
+		c, err := greedy.Dial("tcp", tg.https.String())
+		if err != nil {
+			continue // no port is left of so many that were closed
+		}
+		open = append(open, c)
+		most = max(most, tg.httpsCaps.Open())
+		if i%2000 == 1999 {
+			tg.control(t)
+			for _, c := range open {
+				c.(*net.TCPConn).SetLinger(0)
+				c.Close()
+			}
+			open = open[:0]
+		}
+	}
+	if most > 500+20 {
+		t.Errorf("%d connections were open, want 500 of the flood at most", most)
+	}
+	tg.control(t)
+	tg.blameless(t)
+}
+
+// A WebSocket that is silent for longer than the usual idle limits of proxies is as
+// good as before.
+func TestSilentWebSocketsLiveOn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 75 s")
+	}
+	t.Parallel()
+	tg := attacked(t, "", "")
+	var silent []*attacker
+	for _, path := range wsPaths {
+		silent = append(silent, tg.upgrade(t, path))
+	}
+	<-time.After(75 * time.Second) // what is waited for is that nothing happens
+	for i, a := range silent {
+		a.SetDeadline(time.Now().Add(10 * time.Second))
+		if !a.echoes("after 75 s") {
+			t.Errorf("%s: no echo after 75 s of silence", wsPaths[i])
+		}
+	}
+	tg.blameless(t)
 }

@@ -179,7 +179,7 @@ func caps(all, perAddress int) edge.CapNumbers {
 
 func httpsCaps(h config.HTTPS) edge.CapNumbers {
 	n := caps(h.MaxConnections, h.MaxConnectionsPerAddress)
-	n.RatePerSource, n.BurstPerSource = h.Limits.ConnectionsPerSecond, h.MaxConnectionsPerAddress
+	n.HandshakesPerSource, n.HandshakeBurst = h.Limits.TLSHandshakesPerSecond, h.MaxConnectionsPerAddress
 	return n
 }
 

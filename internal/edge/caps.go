@@ -11,11 +11,11 @@ import (
 type CapNumbers struct {
 	Conns             int // open connections in all
 	ConnsPerSource    int // open connections of one source
-	HalfOpen          int // connections in all whose peer has not proved itself
+	HalfOpen          int // connections in all whose peer has not proved itself; a newer one takes the oldest one's place
 	HalfOpenPerSource int // the same of one source
 
-	RatePerSource  int // new connections a second of one source
-	BurstPerSource int // how many may come at once; less than RatePerSource means RatePerSource
+	HandshakesPerSource int // TLS handshakes a second of one source
+	HandshakeBurst      int // how many may come at once; less than HandshakesPerSource means that
 }
 
 // DefaultCaps lets a company of thousands behind one address in, also when all
@@ -30,91 +30,80 @@ var DefaultCaps = CapNumbers{
 
 // Caps counts the connections of any number of Listeners against CapNumbers.
 type Caps struct {
-	conns            *limit.Cap
-	connsBySource    *limit.KeyedCap[netip.Prefix]
-	halfOpen         *limit.Cap
-	halfOpenBySource *limit.KeyedCap[netip.Prefix]
-	rateBySource     *limit.KeyedRate[netip.Prefix]
+	conns         *limit.Cap
+	connsBySource *limit.KeyedCap[netip.Prefix]
+	halfOpen      *waiting
+	handshakes    *limit.KeyedRate[netip.Prefix]
 }
 
-// rememberedSources bounds the memory of rateBySource to some MB.
+// rememberedSources bounds the memory of handshakes to some MB.
 const rememberedSources = 1 << 14
 
 // NewCaps returns Caps with the given bounds.
 func NewCaps(n CapNumbers) *Caps {
 	c := &Caps{
-		conns:            limit.NewCap(n.Conns),
-		connsBySource:    limit.NewKeyedCap[netip.Prefix](n.ConnsPerSource),
-		halfOpen:         limit.NewCap(n.HalfOpen),
-		halfOpenBySource: limit.NewKeyedCap[netip.Prefix](n.HalfOpenPerSource),
-		rateBySource:     limit.NewKeyedRate[netip.Prefix](0, 0, rememberedSources),
+		conns:         limit.NewCap(n.Conns),
+		connsBySource: limit.NewKeyedCap[netip.Prefix](n.ConnsPerSource),
+		halfOpen:      newWaiting(n.HalfOpen, n.HalfOpenPerSource),
+		handshakes:    limit.NewKeyedRate[netip.Prefix](0, 0, rememberedSources),
 	}
 	c.setRate(n)
 	return c
 }
 
 func (c *Caps) setRate(n CapNumbers) {
-	c.rateBySource.SetLimit(float64(n.RatePerSource), max(n.RatePerSource, n.BurstPerSource))
+	c.handshakes.SetLimit(float64(n.HandshakesPerSource), max(n.HandshakesPerSource, n.HandshakeBurst))
 }
 
 // Set changes the bounds. Connections above a lowered bound live on.
 func (c *Caps) Set(n CapNumbers) {
 	c.conns.SetMax(n.Conns)
 	c.connsBySource.SetMax(n.ConnsPerSource)
-	c.halfOpen.SetMax(n.HalfOpen)
-	c.halfOpenBySource.SetMax(n.HalfOpenPerSource)
+	c.halfOpen.set(n.HalfOpen, n.HalfOpenPerSource)
 	c.setRate(n)
 }
 
 // Open returns how many connections are open, HalfOpen how many of them have
 // not proved themselves yet.
 func (c *Caps) Open() int     { return c.conns.Held() }
-func (c *Caps) HalfOpen() int { return c.halfOpen.Held() }
+func (c *Caps) HalfOpen() int { return c.halfOpen.count() }
 
 // slots is what one connection holds of its Caps. Not for concurrent use.
 type slots struct {
-	caps           *Caps
-	source         netip.Prefix
-	conn, halfOpen bool // of the totals
-	bySource       bool // of connsBySource
-	halfBySource   bool // of halfOpenBySource
+	caps     *Caps
+	source   netip.Prefix
+	conn     bool    // a slot of the total
+	bySource bool    // one of connsBySource
+	place    *waiter // among those who have not proved themselves
 }
 
-// takeTotals takes a slot of each total, before the source is known for sure.
-func (s *slots) takeTotals() reason {
+// takeTotals takes a slot of each total, before the source is known for sure. out is
+// called if the connection has to make room for a newer one before it has proved
+// itself.
+func (s *slots) takeTotals(out func(why reason)) reason {
 	if s.conn = s.caps.conns.Acquire(); !s.conn {
 		return tooManyConns
 	}
-	if s.halfOpen = s.caps.halfOpen.Acquire(); !s.halfOpen {
-		return tooManyHalfOpen
-	}
+	s.place = &waiter{out: out}
+	s.caps.halfOpen.enter(s.place)
 	return ""
 }
 
 // takeSource takes the slots of the source addr.
 func (s *slots) takeSource(addr netip.Addr) reason {
 	s.source = limit.Source(addr)
-	if !s.caps.rateBySource.Allow(s.source) {
-		return tooFast
-	}
 	if s.bySource = s.caps.connsBySource.Acquire(s.source); !s.bySource {
 		return tooManyConnsOfSource
 	}
-	if s.halfBySource = s.caps.halfOpenBySource.Acquire(s.source); !s.halfBySource {
-		return tooManyHalfOpenOfSource
-	}
+	s.caps.halfOpen.countSource(s.place, s.source)
 	return ""
 }
 
-// proved gives back the half-open slots.
+// proved gives the place among the half-open ones up.
 func (s *slots) proved() {
-	if s.halfOpen {
-		s.caps.halfOpen.Release()
-		s.halfOpen = false
-	}
-	if s.halfBySource {
-		s.caps.halfOpenBySource.Release(s.source)
-		s.halfBySource = false
+	if s.place != nil {
+		s.caps.halfOpen.leave(s.place)
+		s.place = nil
 	}
 }
 

@@ -9,7 +9,10 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
+
+	"github.com/turngate/turngate/internal/limit"
 )
 
 // ConnInfo says who is at the other end of a connection.
@@ -74,6 +77,8 @@ type conn struct {
 	// first that Read returns.
 	head []byte
 
+	pushedOut atomic.Pointer[reason] // see makeRoom; nil: was not
+
 	mu     sync.Mutex // guards the fields below
 	slots  slots
 	state  connState
@@ -109,7 +114,7 @@ func newConn(nc net.Conn, set *settings) *conn {
 func (c *conn) admit() reason {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if why := c.slots.takeTotals(); why != "" {
+	if why := c.slots.takeTotals(c.makeRoom); why != "" {
 		return why
 	}
 	if !c.behindProxy() {
@@ -120,6 +125,13 @@ func (c *conn) admit() reason {
 	c.state = sorting
 	c.counter.halfOpen.Inc()
 	return ""
+}
+
+// makeRoom ends c, which has not proved itself, in favour of a newer one. It only
+// closes the socket: the goroutine that sorts c finds out.
+func (c *conn) makeRoom(why reason) {
+	c.pushedOut.Store(&why)
+	c.Conn.Close()
 }
 
 // admitSource takes the slots of the source that the PROXY header named.
@@ -134,11 +146,21 @@ func (c *conn) admitSource() reason {
 
 // takeSource takes the slots of the client's source, unless many stand behind it.
 func (c *conn) takeSource() reason {
-	from := c.info.Remote.Addr()
-	if slices.ContainsFunc(c.set.Shared, func(p netip.Prefix) bool { return p.Contains(from) }) {
+	if c.shared() {
 		return ""
 	}
-	return c.slots.takeSource(from)
+	return c.slots.takeSource(c.info.Remote.Addr())
+}
+
+// shared reports whether many clients stand behind the client's address.
+func (c *conn) shared() bool {
+	from := c.info.Remote.Addr()
+	return slices.ContainsFunc(c.set.Shared, func(p netip.Prefix) bool { return p.Contains(from) })
+}
+
+// mayShakeHands counts a TLS handshake.
+func (c *conn) mayShakeHands() bool {
+	return c.shared() || c.set.Caps.handshakes.Allow(limit.Source(c.info.Remote.Addr()))
 }
 
 // handOver turns a half-open connection into an open one of kind k.
@@ -158,6 +180,9 @@ func (c *conn) handOver(k kind) bool {
 
 // reject closes c, before it was handed over, and counts why.
 func (c *conn) reject(why reason) {
+	if pushed := c.pushedOut.Load(); pushed != nil {
+		why = *pushed
+	}
 	if log := c.set.Log; log.Enabled(context.Background(), slog.LevelDebug) {
 		log.Debug("connection rejected", "client", c.info.Remote, "listen", c.info.Local, "reason", string(why))
 	}

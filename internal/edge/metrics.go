@@ -23,7 +23,7 @@ const (
 	tooManyConnsOfSource    reason = "source_connections"    // Caps.ConnsPerSource
 	tooManyHalfOpen         reason = "half_open"             // Caps.HalfOpen
 	tooManyHalfOpenOfSource reason = "source_half_open"      // Caps.HalfOpenPerSource
-	tooFast                 reason = "source_rate"           // Caps.RatePerSource
+	tooFast                 reason = "source_handshakes"     // Caps.HandshakesPerSource
 	badProxyHeader          reason = "proxy_header"          // listed source, bad or no PROXY header
 	unlistedProxyHeader     reason = "proxy_header_unlisted" // PROXY header, source not listed
 	timedOut                reason = "timeout"               // Timeouts.Prove is over

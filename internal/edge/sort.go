@@ -92,7 +92,10 @@ func (c *conn) identifyTLS() (net.Conn, kind, reason) {
 	t := tls.Server(c, c.set.tls.config)
 	if err := t.Handshake(); err != nil {
 		why := whyEnded(err)
-		if why == notOurs {
+		switch {
+		case errors.Is(err, errTooFast):
+			why = tooFast
+		case why == notOurs:
 			why = badHandshake
 		}
 		return nil, "", why

@@ -1,6 +1,9 @@
 package edge
 
-import "crypto/tls"
+import (
+	"crypto/tls"
+	"errors"
+)
 
 // The application protocols (ALPN) of port 443; stun.turn is RFC 7443,
 // acme-tls/1 RFC 8737.
@@ -68,6 +71,24 @@ func answersChallenges(config *tls.Config, challenge func(serverName string) *tl
 	}
 }
 
+// errTooFast ends a handshake over Caps.HandshakesPerSource.
+var errTooFast = errors.New("too many TLS handshakes of this source")
+
+// boundsHandshakes makes config refuse a handshake over the rate of its source, after
+// the ClientHello and before the signature, which is what costs.
+func boundsHandshakes(config *tls.Config) {
+	next := config.GetConfigForClient
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if c, ok := hello.Conn.(*conn); ok && !c.mayShakeHands() {
+			return nil, errTooFast
+		}
+		if next == nil {
+			return nil, nil
+		}
+		return next(hello)
+	}
+}
+
 // newTLSSettings returns last when it fits, so that a reload keeps the ticket
 // keys and clients go on resuming their sessions.
 func newTLSSettings(o Options, last *tlsSettings) *tlsSettings {
@@ -92,5 +113,6 @@ func newTLSSettings(o Options, last *tlsSettings) *tlsSettings {
 	if o.Challenge != nil {
 		answersChallenges(set.config, o.Challenge)
 	}
+	boundsHandshakes(set.config)
 	return set
 }
