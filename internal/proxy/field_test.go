@@ -92,3 +92,31 @@ func TestUnderscoresDoNotDisguiseAName(t *testing.T) {
 		t.Error("X_y does not reach the upstream")
 	}
 }
+
+func TestNobodySaysWhoHeIs(t *testing.T) {
+	p := HeaderPolicy{KeepUnderscore: true, KeepCredentials: true}
+	forged := []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Original-Forwarded-For", "Forwarded", "X-Real-IP", "X-Request-ID", "True-Client-IP",
+		"CF-Connecting-IP", "CF-Connecting-IPv6", "Cf-Pseudo-IPv4", "Client-IP", "X-Client-IP", "X-Cluster-Client-IP", "WL-Proxy-Client-IP",
+		"Ali-CDN-Real-IP", "EO-Client-IP", "X-Azure-ClientIP", "X-Azure-SocketIP", "X-Appengine-User-IP", "Incap-Client-IP", "X-Originating-IP",
+		"X-Remote-Addr", "Remote-Addr", "X-Envoy-External-Address", "CloudFront-Viewer-Address", "Via", "x_real_ip", "True-Client_IP"}
+	own := []string{"X-Membership", "X-Ipad", "X-Email-Address", "User-Agent", "X-Trip"}
+	r := &http.Request{RemoteAddr: "192.0.2.1:5", Header: http.Header{}}
+	for _, name := range append(forged, own...) {
+		r.Header.Set(name, "198.51.100.1")
+	}
+	got := p.Request(r)
+	for _, name := range forged {
+		if v := got.Get(name); v != "" && v != "192.0.2.1" {
+			t.Errorf("%s: %q passes from a stranger", name, v)
+		}
+	}
+	for _, name := range own {
+		if got.Get(name) == "" {
+			t.Errorf("%s does not pass", name)
+		}
+	}
+	p.Trust = Trust{netip.MustParsePrefix("192.0.2.0/24")}
+	if v := p.Request(r).Get("True-Client-IP"); v == "" {
+		t.Error("True-Client-IP of a trusted proxy does not pass")
+	}
+}

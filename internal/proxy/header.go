@@ -195,10 +195,13 @@ var never = set("Host", "Content-Length", "Expect", "Proxy",
 	"X-Http-Method", "X-Http-Method-Override", "X-Method-Override",
 	"X-Original-Url", "X-Original-Host", "X-Original-Uri", "X-Rewrite-Url", "X-Sendfile", "X-Host")
 
-// origins say who the client is; only a trusted proxy may.
-var origins = set("Forwarded", "X-Forwarded", "X-Real-Ip", "X-Request-Id", "X-Client-Ip", "X-Cluster-Client-Ip",
-	"X-Originating-Ip", "X-Remote-Ip", "X-Remote-Addr", "True-Client-Ip", "Client-Ip",
-	"Cf-Connecting-Ip", "Cf-Connecting-Ipv6", "Cf-Pseudo-Ipv4", "Fastly-Client-Ip", "Fly-Client-Ip", "Via")
+// origins say who the client is; only a trusted proxy may. So does every name whose
+// last word is in originWords.
+var (
+	origins = set("Forwarded", "Forwarded-For", "X-Forwarded", "X-Request-Id", "X-Remote-Addr", "Remote-Addr",
+		"X-Envoy-External-Address", "Cloudfront-Viewer-Address", "Via")
+	originWords = set("Ip", "Ips", "Ipv4", "Ipv6", "Clientip", "Realip", "Remoteip", "Socketip", "Userip")
+)
 
 var hiding = set("Server", "X-Powered-By", "X-Aspnet-Version", "X-Aspnetmvc-Version", "Via")
 
@@ -217,7 +220,8 @@ func set(names ...string) map[string]bool {
 }
 
 func claimsOrigin(name string) bool {
-	return origins[name] || strings.HasPrefix(name, "X-Forwarded-") ||
+	return origins[name] || originWords[name[strings.LastIndexByte(name, '-')+1:]] ||
+		strings.HasPrefix(name, "X-Forwarded-") || strings.HasSuffix(name, "-Forwarded-For") ||
 		strings.HasPrefix(name, "X-Qrator-") || strings.HasPrefix(name, "X-Q-")
 }
 
