@@ -297,6 +297,55 @@ func TestKickDetachAndReloadInTheKernel(t *testing.T) {
 	}
 }
 
+// It takes no root, but these capabilities.
+func TestTheKernelPathWithCapabilitiesOnly(t *testing.T) {
+	testnet.Need(t, "xdp")
+	program, err := exec.LookPath("turngate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := testnet.NewNamespace(t)
+	testnet.Veth(t, server, "c0", testnet.NewNamespace(t), "eth0")
+	server.Run(t, "ip addr add 10.1.0.1/24 dev c0")
+	// A directory that another user reaches; those of tests are root's.
+	dir, err := os.MkdirTemp("/var/tmp", "turngate-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s := &kernelSite{server: server, dir: dir}
+	s.configure(t, `"10.1.0.1"`, `offload = "native"`)
+	copied := filepath.Join(dir, "turngate")
+	content, err := os.ReadFile(program)
+	if err == nil {
+		err = os.WriteFile(copied, content, 0o755)
+	}
+	for _, name := range []string{dir, s.file(), copied} {
+		if err == nil {
+			err = os.Chown(name, 65534, 65534)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	const caps = "-all,+bpf,+net_admin,+perfmon"
+	s.process = exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+		"--bounding-set="+caps, "--inh-caps="+caps, "--ambient-caps="+caps, copied, "serve", "--config", s.file())
+	s.process.Stderr = &s.log
+	server.Do(func() { err = s.process.Start() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = s.process.Process.Kill()
+		_ = s.process.Wait()
+	})
+	s.awaits(t)
+	if st := s.status(t).Offload; st.Mode != offload.Native || len(st.Interfaces) != 1 {
+		t.Errorf("status %+v, want native on c0", st)
+	}
+}
+
 // attached reports whether an XDP program is attached to c0.
 func (s *kernelSite) attached(t *testing.T) bool {
 	t.Helper()
@@ -317,7 +366,7 @@ func TestAHostWithoutTheKernelPath(t *testing.T) {
 		want string
 	}{
 		{"auto", 0, "no kernel packet path, relaying in user space"},
-		{"native", 1, `turn.offload = "native": CAP_NET_ADMIN and CAP_BPF missing`},
+		{"native", 1, `turn.offload = "native": CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON missing`},
 	} {
 		t.Run(tt.mode, func(t *testing.T) {
 			s := &kernelSite{server: testnet.NewNamespace(t), dir: t.TempDir()}

@@ -59,21 +59,22 @@ func (a *app) turnAddresses(cfg *config.Config) (all []netip.Addr) {
 	return all
 }
 
-// swapOffload gives the plan the kernel packet path it asks for: the one that
+// swapOffload gives a plan the kernel packet path it asks for: the one that
 // runs, if that is what it asks for. The other one is closed first, since an
-// interface takes one program; calls go through user space meanwhile.
+// interface takes one program; calls go through user space meanwhile. Where
+// there is none it is tried again: what stood in the way may be gone.
 func (a *app) swapOffload(p *plan) {
 	old := a.plan.Load()
-	if old != nil && old.cfg.TURN.Offload == p.cfg.TURN.Offload && slices.Equal(old.cfg.TURN.OffloadInterfaces, p.cfg.TURN.OffloadInterfaces) {
+	if old == nil {
+		return // opened with the sockets of the first plan
+	}
+	now, next := old.cfg.TURN, p.cfg.TURN
+	_, none := old.turn.Offload.(offload.None)
+	if !none && now.Offload == next.Offload && slices.Equal(now.OffloadInterfaces, next.OffloadInterfaces) {
 		p.turn.Offload = old.turn.Offload
 		return
 	}
-	if old != nil {
-		a.closeOffload(old)
-	}
-	if p.turn.Offload != nil { // opened with the sockets of the first plan
-		return
-	}
+	a.closeOffload(old)
 	var err error
 	if p.turn.Offload, err = a.openOffload(p.cfg); err != nil {
 		a.log.Error("no kernel packet path, relaying in user space", "err", err)
@@ -81,9 +82,6 @@ func (a *app) swapOffload(p *plan) {
 }
 
 func (a *app) closeOffload(p *plan) {
-	if p.turn.Offload == nil {
-		return
-	}
 	if err := p.turn.Offload.Close(); err != nil {
 		a.log.Warn("kernel packet path", "err", err)
 	}

@@ -146,6 +146,10 @@ func (x *xdp) wanted(ifi net.Interface, addresses []netip.Addr) bool {
 	if ifi.Flags&net.FlagLoopback != 0 || ifi.Flags&net.FlagUp == 0 || len(ifi.HardwareAddr) != 6 {
 		return false
 	}
+	// A bond's packets come in as those of its ports.
+	if _, err := os.Stat(filepath.Join("/sys/class/net", ifi.Name, "bonding")); err == nil {
+		return false
+	}
 	addrs, err := ifi.Addrs()
 	if err != nil {
 		return false
@@ -264,13 +268,16 @@ func allowRoutes() error {
 // oldest is the first kernel with all that the program uses.
 var oldest = [2]int{5, 10}
 
-// Capabilities that loading and attaching need, by number.
+// Capabilities that loading and attaching need, by number. CAP_PERFMON is for
+// offsets into packets that are known only at run time: without it the
+// verifier guards against speculation and allows none.
 var capabilities = []struct {
 	number uint
 	name   string
-}{{12, "CAP_NET_ADMIN"}, {39, "CAP_BPF"}}
+	admin  bool // CAP_SYS_ADMIN stands for it
+}{{12, "CAP_NET_ADMIN", false}, {39, "CAP_BPF", true}, {38, "CAP_PERFMON", true}}
 
-const capSysAdmin = 21 // stands for CAP_BPF
+const capSysAdmin = 21
 
 // prerequisites says what loading the program would fail for.
 func prerequisites() error {
@@ -294,12 +301,13 @@ func prerequisites() error {
 	}
 	var missing []string
 	for _, c := range capabilities {
-		if effective&(1<<c.number|1<<capSysAdmin) == 0 || c.name == "CAP_NET_ADMIN" && effective&(1<<c.number) == 0 {
+		have := effective&(1<<c.number) != 0 || c.admin && effective&(1<<capSysAdmin) != 0
+		if !have {
 			missing = append(missing, c.name)
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("%s missing: add AmbientCapabilities=CAP_BPF CAP_NET_ADMIN to the unit, or run as root", strings.Join(missing, " and "))
+		return fmt.Errorf("%s missing: add AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON to the unit, or run as root", strings.Join(missing, ", "))
 	}
 	return nil
 }
@@ -311,7 +319,7 @@ func explainLoad(err error) error {
 	case !hasBTF():
 		return fmt.Errorf("%w: the kernel has no BTF type information (CONFIG_DEBUG_INFO_BTF)", err)
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("%w: the kernel wants CAP_BPF and CAP_NET_ADMIN of the host (in a container: of its initial user namespace), and before 5.11 LimitMEMLOCK=infinity", err)
+		return fmt.Errorf("%w: the kernel wants CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON of the host (in a container: of its initial user namespace), and before 5.11 LimitMEMLOCK=infinity", err)
 	}
 	return err
 }

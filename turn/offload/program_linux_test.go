@@ -477,6 +477,13 @@ func TestBindingsReplaceEachOther(t *testing.T) {
 	s.bound = []Binding{other}
 	s.relayed(t, s.frame(s.up(b, channelData(b.Channel, []byte("x"), 0))))
 	s.passes(t, s.frame(s.down(b, []byte("x"))))
+	s.bind(t, b) // and back, with counters that go on
+	s.bound = []Binding{b}
+	s.relayed(t, s.frame(s.down(b, []byte("xy"))))
+	if got, want := s.Stats(b.Key), (Counters{1, 1, 1, 2}); got != want {
+		t.Errorf("counters of a channel with another peer: %+v, want %+v", got, want)
+	}
+	s.bind(t, other)
 	moved := other
 	moved.Client = ap("10.1.0.3:40000")
 	s.bind(t, moved) // while its old five-tuple is still there

@@ -136,8 +136,10 @@ func (x *xdp) Add(b Binding) error {
 		return errOff
 	}
 	e := x.bindings[b.Key]
+	var carried Counters
 	if e != nil && (e.Relay != b.Relay || e.Peer != b.Peer) {
 		x.remove(e)
+		carried = x.read(e.index).Sub(e.base)
 		e = nil
 	}
 	if e == nil {
@@ -146,7 +148,7 @@ func (x *xdp) Add(b Binding) error {
 		}
 		e = &entry{Binding: b, index: x.free[0]}
 		x.free = x.free[1:]
-		e.base = x.read(e.index)
+		e.base = x.read(e.index).Sub(carried) // may wrap, as the other way round
 		e.keys = [2]wireKey{keyOf(b.Client, b.Server, b.Channel), keyOf(b.Peer, b.Relay, 0)}
 		x.bindings[b.Key] = e
 	}
