@@ -10,6 +10,8 @@ import (
 	"io"
 	"mime/multipart"
 	"net/http"
+	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -227,6 +229,31 @@ func TestWSSCarriesMessagesOfEverySize(t *testing.T) {
 	}
 	if n, _ := closeOf(there); n != 0 {
 		t.Error("a message over the limit reached the cloud")
+	}
+}
+
+// Sessions with TLS on both sides run on loops: a layer between the edge and TLS that cannot be put
+// on another socket would silently give each of them goroutines and buffers again.
+func TestWSSSessionsHaveNoGoroutines(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("loops exist on Linux only")
+	}
+	f := startFar(t)
+	g := startGate(t, f.config(t))
+	for range 5 {
+		if err := echoes(g.wss(t, "/ws/"), websocket.BinaryMessage, random(2000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var stacks bytes.Buffer
+	if err := pprof.Lookup("goroutine").WriteTo(&stacks, 1); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(stacks.String(), "signaling.(*pump).run+") {
+		t.Error("open sessions have goroutines of their own")
+	}
+	if !strings.Contains(stacks.String(), "poller.(*Loop).Run+") {
+		t.Error("there is no loop for sessions")
 	}
 }
 

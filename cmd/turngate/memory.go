@@ -53,7 +53,7 @@ type tidier struct {
 const (
 	quietRate  = 256 << 10 // bytes a second that still count as quiet: metrics, logs, refreshes
 	quietTime  = 2         // seconds of it before a collection
-	restTime   = 30        // seconds between two
+	restTime   = 10        // seconds between two
 	worthwhile = 4 << 20   // bytes that must be won, and a quarter of what lives
 )
 

@@ -12,8 +12,8 @@ func TestMemoryIsGivenBackInQuietTimes(t *testing.T) {
 		seconds int
 		want    int // collections
 	}{
-		{"after a rush", waste, 0, 20, 1},
-		{"again when there is more", waste, 100 << 10, 40, 2},
+		{"after a rush", waste, 0, 11, 1},
+		{"again when there is more", waste, 100 << 10, 15, 2},
 		{"not while there is work", waste, mib, 100, 0},
 		{"not for a little", heap{live: 20 * mib, objects: 23 * mib}, 0, 100, 0},
 		{"not for what is little beside the rest", heap{live: 400 * mib, objects: 450 * mib}, 0, 100, 0},

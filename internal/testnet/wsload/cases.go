@@ -128,7 +128,7 @@ func (b *bench) reloadsCase() error {
 				return err
 			}
 		}
-		time.Sleep(settle)
+		time.Sleep(3 * settle)
 		before, err := p.memory()
 		if err != nil {
 			return err
@@ -138,7 +138,7 @@ func (b *bench) reloadsCase() error {
 				return err
 			}
 		}
-		time.Sleep(settle)
+		time.Sleep(3 * settle) // garbage of reloads is given back, what they leave is not
 		after, err := p.memory()
 		if err != nil {
 			return err
@@ -211,6 +211,7 @@ func (b *bench) stoppedReaders(p *proxy, payload []byte) error {
 			}
 		}
 	}
+	time.Sleep(2 * settle)
 	after, err := p.memory()
 	if err != nil {
 		return err

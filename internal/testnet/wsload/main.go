@@ -83,9 +83,9 @@ func run() error {
 	flag.IntVar(&o.conns, "conns", 500, "connections of the case messages")
 	flag.IntVar(&o.rate, "rate", 4000, "messages a second; each comes back as an echo")
 	flag.IntVar(&o.size, "size", 200, "bytes of a message")
-	flag.DurationVar(&o.round, "round", 2*time.Second, "length of a round")
-	flag.IntVar(&o.rounds, "rounds", 5, "rounds of the cases that compare")
-	flag.IntVar(&o.handshake, "handshakes", 400, "new connections in a round")
+	flag.DurationVar(&o.round, "round", time.Second, "length of a round")
+	flag.IntVar(&o.rounds, "rounds", 8, "rounds of the cases that compare")
+	flag.IntVar(&o.handshake, "handshakes", 250, "new connections in a round")
 	flag.IntVar(&o.reloads, "reloads", 100, "reloads")
 	flag.Parse()
 	if (o.turngate == "") == (drive == "") {

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -66,15 +67,16 @@ func (b *bench) messagesCase() error {
 		}
 		parties = append(parties, y)
 	}
+	base := math.Inf(1) // best median without a proxy
+	p99 := make(map[string][]float64)
 	for range b.rounds {
-		var base float64 // median without a proxy
 		for _, y := range parties {
 			f, err := b.talk(y)
 			if err != nil {
 				return fmt.Errorf("%s: %w", y.name, err)
 			}
 			if y == direct {
-				base = f.p50
+				base = min(base, f.p50)
 				b.add("way there and back, median, µs", "%.0f", nil, y.name, f.p50)
 				b.add("way there and back, p99, µs", "%.0f", nil, y.name, f.p99)
 				continue
@@ -82,7 +84,12 @@ func (b *bench) messagesCase() error {
 			b.add("CPU of a message and direction, µs", "%.1f", &target{than: "nginx", bound: 1}, y.name, f.cpu)
 			b.add("way there and back, median, µs", "%.0f", nil, y.name, f.p50)
 			b.add("way there and back, p99, µs", "%.0f", nil, y.name, f.p99)
-			b.add("added to the median by the p99, µs", "%.0f", &target{than: "nginx", bound: 0.7}, y.name, f.p99-base)
+			p99[y.name] = append(p99[y.name], f.p99)
+		}
+	}
+	for name, all := range p99 {
+		for _, v := range all {
+			b.add("p99 over the direct median, best round, µs", "%.0f", &target{than: "nginx", bound: 0.7, best: true}, name, v-base)
 		}
 	}
 	return nil
