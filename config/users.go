@@ -20,7 +20,7 @@ func (c *checker) password(key, user string, s Secret) {
 	switch p := s.Reveal(); {
 	case strings.ContainsFunc(p, isControl):
 		c.err(key, "has a control character in it", "use letters, digits and punctuation")
-	case isWeak(user, p):
+	case WeakPassword(user, p):
 		c.warn(key, "is weak: whoever guesses it can use the relay", `choose a random one, for example from "openssl rand -base64 18"`)
 	}
 }

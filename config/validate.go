@@ -375,8 +375,8 @@ func isDomain(s string) bool {
 	return err != nil && isHostName(s) && !strings.Contains(s, "_") && !strings.HasSuffix(s, ".")
 }
 
-// isWeak reports whether a password is among those that are tried first.
-func isWeak(name, password string) bool {
+// WeakPassword reports whether a password is among those that are tried first.
+func WeakPassword(name, password string) bool {
 	p := strings.ToLower(password)
 	return len(p) < 8 || p == strings.ToLower(name) || slices.Contains([]string{
 		"password", "passw0rd", "12345678", "123456789", "1234567890", "turnserver", "turnpassword", "changeme", "qwertyuiop",

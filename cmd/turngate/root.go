@@ -61,6 +61,8 @@ func newRootCommand(io streams) *cobra.Command {
 		newCertCommand(io),
 		newClientCommand(io),
 		newCredentialCommand(io),
+		newCheckCommand(io),
+		newExplainCommand(io),
 		newStatusCommand(io),
 		newSessionsCommand(io),
 		newKickCommand(io),

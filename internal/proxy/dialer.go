@@ -126,6 +126,9 @@ func (d *Dialer) Dial(ctx context.Context, u *Upstream) (c net.Conn, err error) 
 	return c, nil
 }
 
+// Through returns the name (host:port) of the proxy towards an upstream, "" for none.
+func (d *Dialer) Through(u *Upstream) string { return d.opt.Proxy.Through(u) }
+
 func (d *Dialer) direct(ctx context.Context, u *Upstream) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.opt.Dial)
 	defer cancel()
