@@ -47,8 +47,8 @@ func runCheck(t testing.TB, args ...string) (r doctor.Report, code int) {
 	return r, code
 }
 
-// has returns the findings with a code.
-func has(r doctor.Report, code doctor.Code) []doctor.Finding {
+// found returns the findings with a code.
+func found(r doctor.Report, code doctor.Code) []doctor.Finding {
 	return slices.DeleteFunc(slices.Clone(r.Findings), func(f doctor.Finding) bool { return f.Code != code })
 }
 
@@ -56,7 +56,7 @@ func has(r doctor.Report, code doctor.Code) []doctor.Finding {
 // words in what it says.
 func wantFinding(t testing.TB, r doctor.Report, code doctor.Code, status doctor.Status, words ...string) {
 	t.Helper()
-	for _, f := range has(r, code) {
+	for _, f := range found(r, code) {
 		all := f.Status == status
 		for _, w := range words {
 			all = all && strings.Contains(f.What, w)
@@ -119,7 +119,7 @@ func TestCheckOfAGateThatWorks(t *testing.T) {
 		doctor.RefusesOK, doctor.RangeOK, doctor.FirewallOK, doctor.VersionOK, doctor.ServiceOK} {
 		wantFinding(t, r, c, doctor.OK)
 	}
-	if n := len(has(r, doctor.LoopOK)); n != 4 {
+	if n := len(found(r, doctor.LoopOK)); n != 4 {
 		t.Errorf("%d loops came back, want 4: UDP, TCP, TLS and TCP on the HTTPS port", n)
 	}
 	for _, name := range []string{"logs", "media", "signaling"} {
