@@ -186,7 +186,7 @@ func (c *checker) hook(at string, h Hook) {
 	switch key := child(at, "url"); {
 	case strings.Contains(h.URL, "@"): // it may hold a password: do not repeat it
 		c.err(key, "a user in the URL of a hook is not supported", `write headers = { Authorization = "env:NAME" }`)
-	case err != nil || u.Scheme != "http" && u.Scheme != "https" || !isHost(u.Hostname()) || strings.Contains(h.URL, "#"):
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || !IsHost(u.Hostname()) || strings.Contains(h.URL, "#"):
 		c.err(key, "is not the URL of a hook", `write "https://host[:port]/path"`)
 	case plainHTTP(u):
 		c.warn(key, "messages reach the hook without encryption", "write https:// if the hook can")

@@ -58,7 +58,7 @@ func badProxy(text string) string {
 		return "is not a URL; special characters in user and password are written as %XX"
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.Opaque != "":
 		return "has more than scheme, user, password, host and port; special characters in user and password are written as %XX"
-	case !isHost(u.Hostname()):
+	case !IsHost(u.Hostname()):
 		return "has no host name or address"
 	}
 	if port := u.Port(); port != "" {

@@ -150,7 +150,7 @@ func (c *checker) preset(route, preset string, known []string) {
 		return
 	}
 	fix := "write " + oneOf(known)
-	if s := closest(preset, known); s != "" {
+	if s := Closest(preset, known); s != "" {
 		fix = fmt.Sprintf("did you mean %q?", s)
 	}
 	c.err(child(route, "preset"), fmt.Sprintf("%q is not a preset", preset), fix)
@@ -191,7 +191,7 @@ func (c *checker) originList(key string, list []string) {
 		scheme, rest, _ := strings.Cut(o, "://")
 		host := strings.TrimPrefix(rest, "*.")
 		u, err := url.Parse("https://" + host)
-		if err != nil || u.Host != host || scheme != "https" && scheme != "http" || !isHost(u.Hostname()) {
+		if err != nil || u.Host != host || scheme != "https" && scheme != "http" || !IsHost(u.Hostname()) {
 			c.err(element(key, i), fmt.Sprintf("%q is not an origin", o), `write "https://app.example.com" or "https://*.example.com"`)
 		}
 	}

@@ -100,13 +100,13 @@ func literal(v any) string {
 		}
 		return "{ " + strings.Join(parts, ", ") + " }"
 	case string:
-		return quote(x)
+		return Quote(x)
 	}
 	return fmt.Sprint(v)
 }
 
-// quote writes a TOML basic string.
-func quote(s string) string {
+// Quote writes a TOML basic string.
+func Quote(s string) string {
 	var b strings.Builder
 	b.WriteByte('"')
 	for _, r := range s {

@@ -26,9 +26,9 @@ func NewPassword() string { return rand.Text() }
 func (s Starter) TOML() []byte {
 	var b strings.Builder
 	line := func(key, value, ifEmpty, comment string) {
-		text := key + " = " + quote(value)
+		text := key + " = " + Quote(value)
 		if value == "" && ifEmpty != "" {
-			text = "# " + key + " = " + quote(ifEmpty)
+			text = "# " + key + " = " + Quote(ifEmpty)
 		}
 		if comment != "" {
 			text += "  # " + comment
@@ -39,7 +39,7 @@ func (s Starter) TOML() []byte {
 		if !l.IsZero() {
 			ifEmpty = l.String()
 		}
-		b.WriteString(key + " = [" + quote(ifEmpty) + "]\n")
+		b.WriteString(key + " = [" + Quote(ifEmpty) + "]\n")
 	}
 	b.WriteString(`# Configuration of turngate. Every other key has a default:
 # "turngate config init --reference FILE" writes a file that documents them all.
@@ -65,14 +65,15 @@ func (s Starter) TOML() []byte {
 	if s.User != "" {
 		b.WriteString("\n[[turn.user]]\n")
 		line("name", s.User, "", "")
-		line("password", escapeSecret(s.Password), "", "")
+		line("password", EscapeSecret(s.Password), "", "")
 	}
 	b.WriteString("\n[[signaling]]\npreset = \"trtc\"  # path \"/ws/\"\n\n[[logger]]\npreset = \"trtc\"  # path \"/logger/\"\n")
 	return []byte(b.String())
 }
 
-// escapeSecret writes a literal so that it is not taken for a reference.
-func escapeSecret(s string) string {
+// EscapeSecret writes a literal secret as it stands in a file, so that it is not
+// taken for a reference.
+func EscapeSecret(s string) string {
 	for _, p := range []string{"env:", "file:", "plain:"} {
 		if strings.HasPrefix(s, p) {
 			return "plain:" + s

@@ -19,14 +19,14 @@ func unknownKey(path, key string, v any, t reflect.Type) (what, fix string) {
 	for _, f := range fieldsOf(t) {
 		siblings = append(siblings, f.name)
 	}
-	if s := closest(key, siblings); s != "" {
+	if s := Closest(key, siblings); s != "" {
 		return what, fmt.Sprintf("did you mean %q?", s)
 	}
 	tables := tablesWith()
 	if in := tables[normal(key)]; in != nil {
 		return what, "it belongs under " + strings.Join(in, " or ")
 	}
-	if s := closest(key, slices.Sorted(maps.Keys(tables))); s != "" {
+	if s := Closest(key, slices.Sorted(maps.Keys(tables))); s != "" {
 		return what, fmt.Sprintf("did you mean %q? It belongs under %s", s, strings.Join(tables[s], " or "))
 	}
 	where := "at the top of the file"
@@ -56,8 +56,8 @@ func tablesWith() map[string][]string {
 	return found
 }
 
-// closest returns the word that key is most likely a slip of, or "".
-func closest(key string, words []string) string {
+// Closest returns the word that key is most likely a slip of, or "".
+func Closest(key string, words []string) string {
 	best, bound := "", 1+len(key)/4
 	for _, w := range words {
 		if d := distance(normal(key), w); d <= bound {

@@ -108,7 +108,7 @@ func (c *checker) targets(key string, list []Target) {
 		}
 		if t.Host != "" {
 			u, err := url.Parse("https://" + t.Host)
-			if err != nil || u.Host != t.Host || !isHost(u.Hostname()) {
+			if err != nil || u.Host != t.Host || !IsHost(u.Hostname()) {
 				c.err(child(at, "host"), fmt.Sprintf("%q is not a host", t.Host), `write "signal.example.com" or "signal.example.com:8443"`)
 			}
 		}

@@ -356,7 +356,7 @@ func parseURL(s string) (*url.URL, error) {
 			return nil, &wrong{fmt.Sprintf("the port of %q is not from 1 to 65535", s), form}
 		}
 	}
-	if !isHost(u.Hostname()) {
+	if !IsHost(u.Hostname()) {
 		return nil, &wrong{fmt.Sprintf("%q is not a host name", u.Hostname()), form}
 	}
 	u.Scheme = strings.Replace(u.Scheme, "ws", "http", 1)
@@ -364,8 +364,8 @@ func parseURL(s string) (*url.URL, error) {
 	return u, nil
 }
 
-// isHost reports whether s is an address or a host name.
-func isHost(s string) bool {
+// IsHost reports whether s is an address or a host name.
+func IsHost(s string) bool {
 	_, err := netip.ParseAddr(s)
 	return err == nil || isHostName(s)
 }

@@ -19,12 +19,13 @@ const module = "github.com/turngate/turngate"
 // internal/testnet besides, and tests of cmd/turngate everything. Changing the
 // table is a design decision and gets a note in docs/decisions.
 var mayImport = map[string][]string{
-	"cmd/turngate": {"config", "signaling", "turn", "logger", "firewall", "internal"},
-	"config":       {},
-	"signaling":    {"internal/proxy", "internal/limit", "internal/poller"},
-	"logger":       {"internal/proxy", "internal/limit", "logger/spool"},
-	"logger/spool": {},
-	"firewall":     {},
+	"cmd/turngate":    {"config", "signaling", "turn", "logger", "firewall", "internal"},
+	"config":          {},
+	"config/importer": {"config"},
+	"signaling":       {"internal/proxy", "internal/limit", "internal/poller"},
+	"logger":          {"internal/proxy", "internal/limit", "logger/spool"},
+	"logger/spool":    {},
+	"firewall":        {},
 
 	"signaling/inspect": {"signaling", "internal/proxy", "internal/limit"},
 

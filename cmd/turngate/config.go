@@ -47,11 +47,11 @@ func loadConfig(s streams, cmd *cobra.Command, args []string) (*config.Config, e
 func newConfigCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Check, show or begin a configuration file",
+		Short: "Check, show, begin or import a configuration file",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newConfigCheckCommand(s), newConfigShowCommand(s), newConfigInitCommand(s))
+	cmd.AddCommand(newConfigCheckCommand(s), newConfigShowCommand(s), newConfigInitCommand(s), newConfigImportCommand(s))
 	return cmd
 }
 
@@ -199,6 +199,15 @@ func writeNew(s streams, path string, data []byte) error {
 		_, err := s.out.Write(data)
 		return err
 	}
+	if err := writeNewFile(path, data); err != nil {
+		return err
+	}
+	fmt.Fprintf(s.out, "%s: written. Next: turngate config check %s; turngate serve --config %s\n", path, path, path)
+	return nil
+}
+
+// writeNewFile writes a file that does not exist yet, for its owner only.
+func writeNewFile(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%s exists already and is left as it is", path)
@@ -207,9 +216,5 @@ func writeNew(s streams, path string, data []byte) error {
 		return err
 	}
 	_, err = f.Write(data)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	fmt.Fprintf(s.out, "%s: written. Next: turngate config check %s; turngate serve --config %s\n", path, path, path)
-	return nil
+	return errors.Join(err, f.Close())
 }
