@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -85,6 +86,10 @@ var (
 	defaultMainland      = []string{"https://yun.tim.qq.com"}
 	defaultInternational = []string{"https://apisgp.my-imcloud.com"}
 )
+
+// DefaultUpstreams are the URLs of the log servers of a TRTC route that names none:
+// for all sdkappids.
+func DefaultUpstreams() []string { return slices.Concat(defaultMainland, defaultInternational) }
 
 // Server forwards log reports. It is an http.Handler for all its routes and holds idle
 // connections to upstreams until Close.

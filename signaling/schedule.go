@@ -75,6 +75,10 @@ var (
 	defaultInternational = []string{"https://schedule.rtc-web.com", "https://schedule.rtc-web.io", "https://intl-schedule.cloud-rtc.com", "https://schedule.rtc.tencentcloud.com"}
 )
 
+// DefaultSchedulers are the URLs of the schedulers that are asked when none is
+// configured: for all sdkAppIds.
+func DefaultSchedulers() []string { return slices.Concat(defaultMainland, defaultInternational) }
+
 const (
 	maxScheduleRequest = 64 << 10
 	maxSubRequest      = 256 << 10

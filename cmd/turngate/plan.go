@@ -198,19 +198,27 @@ func (d dialers) get(u config.Reach) (*proxy.Dialer, error) {
 		return have, nil
 	}
 	var err error
-	switch through {
-	case "":
-	case config.ProxyFromEnv:
-		o.Proxy, err = proxy.NewOutboundFromEnv(os.Getenv, u.NoProxy)
-	default:
-		o.Proxy, err = proxy.NewOutbound(through, u.NoProxy)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("upstream.proxy: %w", err)
+	if o.Proxy, err = outbound(u); err != nil {
+		return nil, err
 	}
 	made, err := proxy.NewDialer(o)
 	d[key] = made
 	return made, err
+}
+
+// outbound is the way to upstreams through the company's proxy, nil for none.
+func outbound(u config.Reach) (o *proxy.Outbound, err error) {
+	switch through := u.Proxy.Reveal(); through {
+	case "":
+	case config.ProxyFromEnv:
+		o, err = proxy.NewOutboundFromEnv(os.Getenv, u.NoProxy)
+	default:
+		o, err = proxy.NewOutbound(through, u.NoProxy)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("upstream.proxy: %w", err)
+	}
+	return o, nil
 }
 
 // publicHost is what clients call us, with the port unless it is 443, or ""

@@ -60,6 +60,7 @@ func newRootCommand(io streams) *cobra.Command {
 		newConfigCommand(io),
 		newCertCommand(io),
 		newClientCommand(io),
+		newFirewallCommand(io),
 		newCredentialCommand(io),
 		newCheckCommand(io),
 		newExplainCommand(io),

@@ -31,6 +31,10 @@ var peers = map[string][][]string{
 	"openssl":    {{"openssl"}},
 
 	"clang": {{"clang"}, {"llvm-strip"}},
+
+	"nftables":  {{"nft"}},
+	"iptables":  {{"iptables"}, {"ip6tables"}, {"iptables-restore"}},
+	"firewalld": {{"firewalld"}, {"firewall-cmd"}, {"firewall-offline-cmd"}, {"dbus-daemon"}},
 }
 
 // Need skips the test when the named peer is not on this machine, with the
@@ -38,7 +42,7 @@ var peers = map[string][][]string{
 // the test fails instead: a gate that skips checks nothing.
 //
 // Known names: coturn, nginx, chromium, npm, postgres, redis, pebble, openssl, tinyproxy, microsocks, netns (root on Linux with ip),
-// xdp (netns with ethtool, and a kernel with BPF), clang and ipv6 (its loopback).
+// nftables, iptables, firewalld (with its programs and dbus-daemon), xdp (netns with ethtool, and a kernel with BPF), clang and ipv6 (its loopback).
 func Need(t testing.TB, name string) {
 	t.Helper()
 	reason := missing(name)
