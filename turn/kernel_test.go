@@ -154,6 +154,7 @@ func TestAChannelIsInTheKernelAsLongAsItIsBound(t *testing.T) {
 	}
 	_, err := r.Refresh(within(t), 0)
 	must(t, err)
+	waitFor(t, s, 0)
 	e.none(t, "after the client has released it")
 }
 
