@@ -60,29 +60,34 @@ func (l *leg) sync() {
 	}
 	for channel, w := range wanted {
 		have := l.kernel.bound[channel]
-		if have != nil && have.Up.Equal(w.Up) && have.Down.Equal(w.Down) {
-			continue
-		}
-		if have == nil {
+		switch {
+		case have == nil:
 			have = &installed{engine: engine, refused: true}
 			if l.kernel.bound == nil {
 				l.kernel.bound = make(map[uint16]*installed)
 			}
 			l.kernel.bound[channel] = have
+		case have.Up.Equal(w.Up) && have.Down.Equal(w.Down):
+			continue
 		}
-		if !have.refused {
-			l.fold(have, engine.Stats(have.Key)) // lost if it is refused now
-		}
-		err := engine.Add(w)
-		if err != nil {
-			l.ses.s.kernel.refused.Add(1)
-			l.ses.log.Debug("channel stays in user space", "channel", channel, "peer", w.Peer, "err", err)
-		}
-		if have.refused || err != nil {
-			have.seen = offload.Counters{} // those of an engine begin at zero
-		}
-		have.Binding, have.refused = w, err != nil
+		l.offer(have, w)
 	}
+}
+
+// offer gives a channel to its engine, or renews it there. l.kernel.mu is held.
+func (l *leg) offer(have *installed, w offload.Binding) {
+	if !have.refused {
+		l.fold(have, have.engine.Stats(have.Key)) // lost if it is refused now
+	}
+	err := have.engine.Add(w)
+	if err != nil {
+		l.ses.s.kernel.refused.Add(1)
+		l.ses.log.Debug("channel stays in user space", "channel", w.Channel, "peer", w.Peer, "err", err)
+	}
+	if have.refused || err != nil {
+		have.seen = offload.Counters{} // an engine counts from zero
+	}
+	have.Binding, have.refused = w, err != nil
 }
 
 // forKernel returns the channels that the kernel may relay: between a UDP

@@ -71,6 +71,9 @@ func TestProgramAgreesWithTheReferenceOnDamagedFrames(t *testing.T) {
 	}
 }
 
+// FuzzProgram makes headway with -fuzzminimizetime=0x only: which lines run
+// depends on the threads that frames are handed between, and minimizing such
+// a find never ends.
 func FuzzProgram(f *testing.F) {
 	s := newSite(f)
 	for _, b := range four() {

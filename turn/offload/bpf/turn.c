@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // The relay of bound channels, in the kernel. A UDP datagram that belongs to a
-// binding leaves again at once, as ChannelData became the payload of a plain
-// datagram or the other way round (RFC 8656 section 12), and everything else
-// goes up the stack as it came.
+// binding leaves again at once: ChannelData as a plain datagram to the peer, one
+// of the peer as ChannelData to the client (RFC 8656 section 12). Everything
+// else goes up the stack as it came.
 //
 // Nothing is written before it is certain that the whole packet can be:
 // parse, find, judge, and only then rewrite.
@@ -13,9 +13,10 @@
 // sources are under the project's licence.
 char _license[] SEC("license") = "Dual MIT/GPL";
 
-// An end is one of the two endpoints that a datagram travels between, and
-// channel is 0 for a datagram of a peer. Both as they stand in the packet; an
-// IPv4 address stands in the first word. Shared with user space.
+// A key is what tells datagrams apart: where they come from, what of ours they
+// go to, and their channel, which is 0 for those of peers. All as it stands in
+// the packet; an IPv4 address stands in the first word. Keys, ways, counts and
+// ports are shared with user space (xdp_linux.go).
 struct key {
 	be32 src[4];
 	be32 dst[4];
@@ -86,8 +87,8 @@ struct {
 	MAP_TYPE(value, struct port);
 } ports SEC(".maps");
 
-// Why a datagram of a live or expired binding went up all the same. Shared
-// with user space (reasons in status.go).
+// Why a datagram of a binding went up all the same. User space has names for
+// them (reasons in offload.go).
 enum reason {
 	EXPIRED,
 	MALFORMED, // length, fragment, option, checksum
@@ -253,7 +254,7 @@ static inline int parse(struct xdp_md *ctx, struct datagram *d)
 	return 1;
 }
 
-// A frame says how a datagram becomes another one.
+// A rewrite says how a datagram becomes another one.
 struct rewrite {
 	struct way *way;
 	u32 data; // offset of the payload that is relayed
@@ -264,8 +265,8 @@ struct rewrite {
 	be16 checksum; // of the datagram that leaves
 };
 
-// find looks the datagram up, as ChannelData of a client and as one of a
-// peer. An error is a verdict.
+// find looks the datagram up, as ChannelData of a client and then as one of a
+// peer, whose payload may look like ChannelData.
 static inline struct way *find(struct xdp_md *ctx, struct datagram *d, struct rewrite *r)
 {
 	u8 *p = (void *)(u64)ctx->data;
@@ -356,7 +357,6 @@ static inline int write(struct xdp_md *ctx, struct datagram *d, struct rewrite *
 	struct ethernet *eth = (void *)data;
 	struct udp *udp;
 
-	// The first is certain, the second depends on the family.
 	if (data + sizeof(*eth) + sizeof(struct ipv4) + sizeof(*udp) > end)
 		return 0;
 	__builtin_memcpy(eth->dst, hop->dmac, 6);
