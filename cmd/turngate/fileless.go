@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/turngate/turngate/config"
+	"github.com/turngate/turngate/internal/pki"
 )
 
 // fileless is the configuration of a start without a file: everything found
@@ -58,7 +59,7 @@ func kept(dir, name string) (string, error) {
 		return "", fmt.Errorf("random %s: %w", name, err)
 	}
 	secret := config.NewPassword()
-	if err := os.WriteFile(path, []byte(secret+"\n"), 0o600); err != nil {
+	if err := pki.WriteSecret(path, []byte(secret+"\n")); err != nil { // the service's, also when root asks first
 		return "", fmt.Errorf("random %s: %w", name, err)
 	}
 	return secret, nil

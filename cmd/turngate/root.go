@@ -37,6 +37,9 @@ func run(args []string, in io.Reader, out, err io.Writer) int {
 // usageError is a command line that makes no sense.
 type usageError struct{ error }
 
+// packagers are commands for making packages, which only a build for that has.
+var packagers []func(streams) *cobra.Command
+
 func newRootCommand(io streams) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "turngate",
@@ -74,6 +77,9 @@ func newRootCommand(io streams) *cobra.Command {
 		newWsProxyCommand(io),
 		newVersionCommand(io),
 	)
+	for _, packager := range packagers {
+		root.AddCommand(packager(io))
+	}
 	return root
 }
 
