@@ -35,13 +35,17 @@ var peers = map[string][][]string{
 	"nftables":  {{"nft"}},
 	"iptables":  {{"iptables"}, {"ip6tables"}, {"iptables-restore"}},
 	"firewalld": {{"firewalld"}, {"firewall-cmd"}, {"firewall-offline-cmd"}, {"dbus-daemon"}},
+
+	"systemd":  {{"systemd-analyze"}, {"systemd-sysusers"}},
+	"promtool": {{"promtool"}},
+	"helm":     {{"helm"}},
 }
 
 // Need skips the test when the named peer is not on this machine, with the
 // reason. When the environment variable TURNGATE_TEST_MUST lists the name,
 // the test fails instead: a gate that skips checks nothing.
 //
-// Known names: coturn, nginx, chromium, npm, postgres, redis, pebble, openssl, tinyproxy, microsocks, netns (root on Linux with ip),
+// Known names: coturn, nginx, chromium, npm, postgres, redis, pebble, openssl, tinyproxy, microsocks, systemd, promtool, helm, netns (root on Linux with ip),
 // nftables, iptables, firewalld (with its programs and dbus-daemon), xdp (netns with ethtool, and a kernel with BPF), clang and ipv6 (its loopback).
 func Need(t testing.TB, name string) {
 	t.Helper()
