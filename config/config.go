@@ -47,6 +47,7 @@ type Config struct {
 	Signaling []Signaling `toml:"signaling" reload:"live"`
 	Logger    []Logger    `toml:"logger" reload:"live"`
 	TRTC      TRTC        `toml:"trtc"`
+	Check     Check       `toml:"check"`
 	Admin     Admin       `toml:"admin"`
 	Log       Log         `toml:"log"`
 	Drain     Drain       `toml:"drain"`
@@ -260,10 +261,17 @@ type TRTC struct {
 	ScheduleUpstream   []*url.URL `toml:"schedule_upstream" reload:"live"` // empty: by sdkAppId
 }
 
+// Check is the page on which users see whether everything works from where they
+// are. It does nothing without a link of "turngate check-link".
+type Check struct {
+	Path string `toml:"path" reload:"live"` // empty: no page
+}
+
 // Admin is how the running server is asked.
 type Admin struct {
 	Socket  string     `toml:"socket" reload:"restart"` // never empty after loading
 	Metrics ListenAddr `toml:"metrics" reload:"live"`
+	Status  ListenAddr `toml:"status" reload:"live"` // zero: no status page; loopback
 }
 
 // Log is the server's own log.
@@ -371,6 +379,7 @@ func base() *Config {
 			InjectTURN:         true,
 			ICETransportPolicy: "relay",
 		},
+		Check: Check{Path: "/check"},
 		Log:   Log{Level: slog.LevelInfo, Format: "auto"},
 		Drain: Drain{WebSockets: seconds(30), TURN: seconds(600)},
 	}

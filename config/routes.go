@@ -10,13 +10,13 @@ import (
 
 // Reserved are the paths that turngate serves itself; no route may take one
 // or lie below one.
-var Reserved = []string{"/check", "/healthz", "/readyz", "/.well-known"}
+var Reserved = []string{"/healthz", "/readyz", "/.well-known"}
 
 // claim is a path that somebody wants on the HTTPS listener.
 type claim struct {
 	key  string
 	path string // as written
-	kind string // "signaling", "logger", "trtc" or "api"
+	kind string // "check", "signaling", "logger", "trtc" or "api"
 }
 
 func (c *checker) signaling() {
@@ -82,11 +82,11 @@ func (c *checker) claims() []claim {
 	if t := c.cfg.TRTC; c.cfg.UsesTRTC() {
 		list = append(list, claim{"trtc.schedule", t.Schedule, "trtc"}, claim{"trtc.unified", t.Unified, "trtc"})
 	}
-	list = append(list, claim{"turn.api.path", c.cfg.TURN.API.Path, "api"})
+	list = append(list, claim{"turn.api.path", c.cfg.TURN.API.Path, "api"}, claim{"check.path", c.cfg.Check.Path, "check"})
 	return slices.DeleteFunc(list, func(a claim) bool {
-		// Without its preset a route has no path; and an empty path of [trtc]
-		// or [turn.api] is no route.
-		return a.path == "" && (a.kind == "trtc" || a.kind == "api" || c.faulty(strings.TrimSuffix(a.key, "path")+"preset"))
+		// Without its preset a route has no path; and an empty path of [trtc],
+		// [turn.api] or [check] is no route.
+		return a.path == "" && (a.kind == "trtc" || a.kind == "api" || a.kind == "check" || c.faulty(strings.TrimSuffix(a.key, "path")+"preset"))
 	})
 }
 
@@ -99,10 +99,19 @@ func (c *checker) paths() {
 			c.err(a.key, what, `write a path like "/ws/"`)
 			continue
 		}
+		if a.kind == "check" && trim(a.path) == "" {
+			c.err(a.key, `"/" would be in the way of everything`, `write "/check"`)
+			continue
+		}
 		for _, own := range Reserved {
-			if at := trim(a.path); at == own || strings.HasPrefix(at, own+"/") {
+			if within(a.path, own) {
 				c.err(a.key, fmt.Sprintf("%q is a path of turngate itself", a.path), "choose another one")
 			}
+		}
+		if page := trim(c.cfg.Check.Path); a.kind == "check" {
+			continue // who is in its way has been told
+		} else if page != "" && within(a.path, page) {
+			c.err(a.key, fmt.Sprintf("%q is a path of the check page", a.path), "choose another one, or move the page with check.path")
 		}
 		for _, b := range claims[:i] {
 			shared := a.kind == "logger" && b.kind == "signaling"
@@ -122,6 +131,11 @@ func (c *checker) onLine(key string) string {
 }
 
 func trim(path string) string { return strings.TrimRight(path, "/") }
+
+// within reports whether a path is own, or below it.
+func within(path, own string) bool {
+	return trim(path) == own || strings.HasPrefix(path, own+"/")
+}
 
 // badPath says what is wrong with the path of a route, or "".
 func badPath(path string) string {

@@ -92,6 +92,12 @@ func (c *checker) listeners() {
 			c.warn("admin.metrics", "the metrics are open to everybody who reaches "+m.String(), `listen on "127.0.0.1:9641", or let the firewall decide`)
 		}
 	}
+	if s := c.cfg.Admin.Status; !s.IsZero() {
+		all = append(all, open{"admin.status", s})
+		if s.Wildcard() || !s.Addr.IsLoopback() {
+			c.err("admin.status", "the page asks for no login, and "+s.String()+" is reached from elsewhere", `write "127.0.0.1:9642", and reach it with ssh -L 9642:127.0.0.1:9642`)
+		}
+	}
 	if acme := c.cfg.TLS.ACME; c.cfg.TLS.UsesHTTP() {
 		all = append(all, open{"tls.acme.http_listen", acme.HTTPListen})
 	}

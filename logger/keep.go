@@ -57,6 +57,7 @@ func (s *Server) keep(rt *route, pool *proxy.Pool, w http.ResponseWriter, r *htt
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
+	proxy.TraceOf(r.Context()).End("spooled")
 	w.WriteHeader(rt.spoolStatus)
 	if rt.spoolStatus != http.StatusNoContent && rt.spoolStatus != http.StatusResetContent {
 		_, _ = io.WriteString(w, "ok") // what the collector answers, and the TRTC SDK compares

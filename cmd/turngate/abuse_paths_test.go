@@ -25,7 +25,7 @@ func TestForeignPaths(t *testing.T) {
 	tg := attacked(t, "", "")
 	for _, path := range []string{
 		"/", "/etc/passwd", "/wsx", "/wsx/", "/loggerx/", "/logger.x", "/LOGGER/", "/WS/", "/schedulex", "/ux", "/metrics",
-		"/debug/pprof/", "/debug/vars", "/check", "/admin", "/status", "/server-status", "/.git/config", "/.env",
+		"/debug/pprof/", "/debug/vars", "/check/x", "/check/api", "/checkx", "/admin", "/status", "/server-status", "/.git/config", "/.env",
 		"/.well-known/x", "/healthz/", "/healthz/x", "/readyz/../logger/", "//", "//logger/", "/x/logger/", "/?/logger/",
 		"/%6cogger/", "/logger%2fx", "/schedule/", "/schedule/x", "/schedule/debug/", "/u/x", "/u/admin/", "/schedule//",
 		"/u/healthz",

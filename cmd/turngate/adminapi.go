@@ -82,6 +82,7 @@ func (a *app) newAdmin(socket string) *admin.Server {
 	s.Handle("POST "+admin.PathDrain, admin.JSON(a.handleDrain))
 	s.Handle("POST "+admin.PathRenew, admin.JSON(a.handleRenew))
 	s.Handle("GET "+admin.PathBans, admin.JSON(func(*http.Request) (any, error) { return a.turn.Bans(), nil }))
+	s.Handle("POST "+admin.PathCheck, admin.JSON(a.handleCheckLink))
 	s.Handle("POST "+admin.PathUnban, admin.JSON(a.handleUnban))
 	return s
 }

@@ -40,6 +40,7 @@ type app struct {
 	turnCaps    *edge.Caps
 	edgeMetrics *edge.Metrics
 	iceLimits   *iceLimits
+	checks      *checks
 	httpLimits  *httpLimits
 	httpMetrics *httpMetrics
 	accessLog   *accesslog.Log
@@ -80,6 +81,7 @@ func newApp(cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (*app, e
 		turnCaps:    edge.NewCaps(edge.DefaultCaps),
 		edgeMetrics: edge.NewMetrics(),
 		iceLimits:   newICELimits(),
+		checks:      newChecks(),
 		httpLimits:  newHTTPLimits(log),
 		httpMetrics: newHTTPMetrics(),
 		accessLog:   accesslog.New(log),

@@ -46,6 +46,7 @@ var mayImport = map[string][]string{
 	"internal/limit":     {},
 	"internal/admin":     {},
 	"internal/doctor":    {},
+	"internal/pages":     {"internal/limit"},
 	"internal/testnet":   {"internal/testnet"},
 	"internal/accesslog": {},
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/turngate/turngate/internal/edge"
+	"github.com/turngate/turngate/internal/pages"
 	"github.com/turngate/turngate/internal/proxy"
 	"github.com/turngate/turngate/signaling"
 )
@@ -29,6 +30,7 @@ type front struct {
 	metrics *httpMetrics
 	access  *slog.Logger // nil: no access log
 	certs   *edge.Certificates
+	check   *checkPage // nil: not served
 }
 
 // place is a path and who serves it.
@@ -67,6 +69,7 @@ type visit struct {
 	query  string // with its question mark
 	trace  *proxy.Trace
 	body   *countedBody
+	probe  *pages.Probe // nil: no request of the check page
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -87,6 +90,7 @@ func (v *visit) serve(r *http.Request) {
 		if p, rest, ok := v.router.Match(path); ok && (rest == "" || !p.exact) {
 			v.place = p
 		}
+		r = v.probed(r, path)
 	}
 	who := v.limits.caller(v.client, v.query)
 	if no := v.limits.request(who); no != nil {
@@ -159,6 +163,7 @@ func (v *visit) end(whole bool) {
 	}
 	v.metrics.requests.WithLabelValues(v.place.path, code).Inc()
 	v.metrics.seconds.WithLabelValues(v.place.path).Observe(took.Seconds())
+	v.endProbe()
 	if v.access != nil {
 		v.log(took, !whole)
 	}

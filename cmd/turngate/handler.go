@@ -112,6 +112,9 @@ func (a *app) newFront(p *plan) *front {
 	if p.ice != nil {
 		add(place{path: p.ice.path, handler: http.HandlerFunc(p.ice.serve), exact: true})
 	}
+	if f.check = p.check; f.check != nil {
+		add(place{path: f.check.path, handler: f.check})
+	}
 	add(place{path: "/healthz", handler: http.HandlerFunc(healthz), exact: true, anybody: true})
 	add(place{path: "/readyz", handler: http.HandlerFunc(a.readyz), exact: true, anybody: true})
 	return f

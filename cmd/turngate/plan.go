@@ -33,6 +33,7 @@ type plan struct {
 	logger    logger.Options
 	databases []database
 	ice       *iceAPI      // nil: not served
+	check     *checkPage   // nil: not served
 	access    *slog.Logger // nil: no access log
 }
 
@@ -64,6 +65,7 @@ func (a *app) newPlan(cfg *config.Config) (*plan, error) {
 	if p.ice, err = a.newICE(cfg); err != nil {
 		return nil, err
 	}
+	p.check = a.newCheckPage(p)
 	if cfg.Log.Access != "" {
 		p.access = newAccessLog(a.accessLog)
 	}

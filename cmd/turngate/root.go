@@ -67,6 +67,7 @@ func newRootCommand(io streams) *cobra.Command {
 		newCredentialCommand(io),
 		newCheckCommand(io),
 		newExplainCommand(io),
+		newCheckLinkCommand(io),
 		newStatusCommand(io),
 		newSessionsCommand(io),
 		newKickCommand(io),

@@ -11,6 +11,7 @@
 //	POST /v1/drain        no new work, ends when the last session has
 //	GET  /v1/bans         sources that are not answered
 //	POST /v1/unban        lifts one
+//	POST /v1/check-link   makes a one-time link to the check page
 //	GET  /metrics         Prometheus
 //	GET  /debug/pprof/    profiles
 //
@@ -41,6 +42,7 @@ const (
 	PathBans     = "/v1/bans"
 	PathUnban    = "/v1/unban"
 	PathRenew    = "/v1/renew"
+	PathCheck    = "/v1/check-link"
 	PathMetrics  = "/metrics"
 	PathPprof    = "/debug/pprof/"
 )

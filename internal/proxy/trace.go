@@ -56,6 +56,15 @@ func (t *Trace) End(result string) {
 	}
 }
 
+// Outcome is the upstream that was asked last, "" for none, and why the request
+// went no further, "" when it did or the upstream said so itself.
+func (t *Trace) Outcome() (upstream, result string) {
+	if t == nil {
+		return "", ""
+	}
+	return t.upstream, t.result
+}
+
 // Take says that a room writes its own lines about the request, and returns what
 // there is to say in the first of them.
 func (t *Trace) Take() []slog.Attr {

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/cdproto/target"
@@ -36,12 +38,58 @@ const maxConsole = 4000
 // are printed when the test fails.
 func (b *Browser) Open(tb testing.TB, name string) *Page {
 	tb.Helper()
+	return b.open(tb, b.web.url+"/"+name)
+}
+
+// View is how a page of [Browser.Visit] is looked at. The zero value is the
+// browser's own way.
+type View struct {
+	Width, Height int
+	Phone         bool // touch, and two pixels for one
+	Dark          bool
+	Language      string // of navigator.language
+}
+
+// Visit opens a page of anybody's. Its Origin is that of the address.
+func (b *Browser) Visit(tb testing.TB, address string, v View) *Page {
+	tb.Helper()
+	var before []chromedp.Action
+	if v.Width > 0 {
+		scale := 1.0
+		if v.Phone {
+			scale = 2
+		}
+		before = append(before, emulation.SetDeviceMetricsOverride(int64(v.Width), int64(v.Height), scale, v.Phone))
+	}
+	if v.Dark {
+		before = append(before, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}))
+	}
+	if v.Language != "" {
+		before = append(before, emulation.SetUserAgentOverride("Mozilla/5.0 (test) Chrome").WithAcceptLanguage(v.Language))
+	}
+	return b.open(tb, address, before...)
+}
+
+// Screenshot returns the whole page as PNG.
+func (p *Page) Screenshot() ([]byte, error) {
+	var png []byte
+	err := chromedp.Run(p.ctx, chromedp.FullScreenshot(&png, 100))
+	return png, err
+}
+
+func (b *Browser) open(tb testing.TB, address string, before ...chromedp.Action) *Page {
+	tb.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	origin := u.Scheme + "://" + u.Host
 	id, err := b.newWindow()
 	if err != nil {
-		tb.Fatalf("open %s: new window: %v", name, err)
+		tb.Fatalf("open %s: new window: %v", address, err)
 	}
 	ctx, cancel := chromedp.NewContext(b.ctx, chromedp.WithTargetID(id))
-	p := &Page{tb: tb, ctx: ctx, origin: b.web.url}
+	p := &Page{tb: tb, ctx: ctx, origin: origin}
 	chromedp.ListenTarget(ctx, p.event)
 	tb.Cleanup(func() {
 		cancel()
@@ -49,8 +97,9 @@ func (b *Browser) Open(tb testing.TB, name string) *Page {
 			p.dump()
 		}
 	})
-	if err := chromedp.Run(ctx, network.Enable(), runtime.Enable(), chromedp.Navigate(b.web.url+"/"+name)); err != nil {
-		tb.Fatalf("open %s: %v", name, err)
+	actions := append([]chromedp.Action{network.Enable(), runtime.Enable(), log.Enable()}, before...)
+	if err := chromedp.Run(ctx, append(actions, chromedp.Navigate(address))...); err != nil {
+		tb.Fatalf("open %s: %v", address, err)
 	}
 	return p
 }
@@ -165,6 +214,8 @@ func (p *Page) event(ev any) {
 			line = rest
 		}
 		p.console = append(p.console, line)
+	case *log.EventEntryAdded: // what the browser itself complains of: policies, failed loads
+		p.console = append(p.console, string(ev.Entry.Level)+": "+ev.Entry.Text)
 	case *runtime.EventExceptionThrown:
 		p.exceptions = append(p.exceptions, ev.ExceptionDetails.Error())
 	case *network.EventRequestWillBeSent:
