@@ -5,6 +5,8 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -134,4 +136,30 @@ func under(dir, path string) string {
 		return path
 	}
 	return filepath.Join(dir, path)
+}
+
+// Secrets lists every secret value of a configuration, and the values of header
+// fields, which may be one: for a reader that makes sure that none of them gets out.
+func (c *Config) Secrets() (list []Secret) {
+	add := func(v reflect.Value) {
+		switch s := v.Interface().(type) {
+		case Secret:
+			list = append(list, s)
+		case HeaderValue:
+			list = append(list, s.Secret)
+		}
+	}
+	walk(reflect.ValueOf(c).Elem(), "", byIndex, func(l leaf) {
+		switch add(l.value); l.value.Kind() {
+		case reflect.Slice:
+			for i := range l.value.Len() {
+				add(l.value.Index(i))
+			}
+		case reflect.Map:
+			for _, v := range l.value.Seq2() {
+				add(v)
+			}
+		}
+	})
+	return slices.DeleteFunc(list, Secret.IsEmpty)
 }

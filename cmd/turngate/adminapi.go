@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"os"
@@ -38,7 +40,21 @@ type Status struct {
 	Bans         int              `json:"bans"`
 	Offload      offload.Status   `json:"offload"`             // the kernel packet path
 	Upstreams    []UpstreamState  `json:"upstreams,omitempty"` // of WebSocket routes
+	RelayRates   RelayRates       `json:"relay_rates"`
+	Figures      Figures          `json:"figures"`
+
+	// Problems are the last warnings and errors of the log, as JSON.
+	Problems []json.RawMessage `json:"problems,omitempty"`
 }
+
+// RelayRates are bytes a second through all relays, the mean of the last seconds.
+type RelayRates struct {
+	Up   float64 `json:"up"` // from clients to peers
+	Down float64 `json:"down"`
+}
+
+// shownProblems is how many lines of the log a status has.
+const shownProblems = 5
 
 // UpstreamState is what is known about an upstream.
 type UpstreamState struct {
@@ -83,6 +99,7 @@ func (a *app) newAdmin(socket string) *admin.Server {
 	s.Handle("POST "+admin.PathRenew, admin.JSON(a.handleRenew))
 	s.Handle("GET "+admin.PathBans, admin.JSON(func(*http.Request) (any, error) { return a.turn.Bans(), nil }))
 	s.Handle("POST "+admin.PathCheck, admin.JSON(a.handleCheckLink))
+	s.Handle("GET "+admin.PathLog, admin.JSON(a.handleLog))
 	s.Handle("POST "+admin.PathUnban, admin.JSON(a.handleUnban))
 	return s
 }
@@ -107,6 +124,12 @@ func (a *app) status() Status {
 		Bans:         len(a.turn.Bans()),
 		Offload:      a.turn.Offload(),
 		Upstreams:    upstreamStates(a.signaling.Upstreams()),
+		Figures:      a.figures(),
+		Problems:     a.recent.last(slog.LevelWarn, shownProblems),
+	}
+	for _, t := range a.turn.Sessions() {
+		s.RelayRates.Up += t.RateUp
+		s.RelayRates.Down += t.RateDown
 	}
 	if p.tls.acme != nil {
 		s.ACME = p.tls.acme.States()

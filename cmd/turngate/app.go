@@ -31,6 +31,7 @@ type app struct {
 	level    *slog.LevelVar
 	registry *prometheus.Registry
 	started  time.Time
+	recent   *recentLog
 
 	certs       *edge.Certificates
 	acmeMetrics *acme.Metrics
@@ -72,8 +73,10 @@ type app struct {
 // newApp makes a turngate of a configuration: every socket is open when it
 // returns, and nothing is served yet.
 func newApp(cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (*app, error) {
+	recent := new(recentLog)
+	log = recent.beside(log)
 	a := &app{
-		log: log, level: level,
+		log: log, level: level, recent: recent,
 		started:     time.Now(),
 		stopped:     make(chan struct{}),
 		registry:    admin.NewRegistry(fullVersion()),

@@ -3,9 +3,12 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -129,5 +132,231 @@ func TestCheckOfAGateThatWorks(t *testing.T) {
 	}
 	if code != 0 && code != 1 { // the machine of the test may deserve warnings
 		t.Errorf("exit code %d with %v", code, r.Findings)
+	}
+}
+
+// Each trouble has its code, and does not hide what works.
+func TestCheckNamesTheTrouble(t *testing.T) {
+	ca := testnet.NewCA(t, "Corporate Inspection CA")
+	cloud := checkedCloud(t)
+	refused := closedPort(t)
+	answering := func(status int) string {
+		return testnet.PlainUpstream(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })).Addr
+	}
+	inspected := testnet.NewUpstream(t, ca.Issue(t, "upstream.test"), http.NotFoundHandler())
+	for _, tt := range []struct {
+		name, turn, extra string
+		args              []string
+		want              doctor.Code
+		status            doctor.Status
+		words             string
+		signaling, media  doctor.Status
+	}{
+		{"an upstream that is down", "", routesTo(refused), nil, doctor.WssBlocked, doctor.Fail, "refused", doctor.Fail, doctor.OK},
+		{"a log upstream that is down", "", routesTo(refused), nil, doctor.LogBlocked, doctor.Fail, "refused", doctor.Fail, doctor.OK},
+		{"a name that DNS does not know", "", routesTo("upstream.invalid:80"), nil, doctor.WssDNS, doctor.Fail, "upstream.invalid", doctor.Fail, doctor.OK},
+		{"a firewall that inspects TLS", "", "[[signaling]]\npath = \"/ws/\"\nupstream = [\"https://upstream.test/\"]\nresolve = { \"upstream.test\" = \"" + inspected.Addr + "\" }",
+			nil, doctor.WssIssuer, doctor.Fail, "Corporate Inspection CA", doctor.Fail, doctor.OK},
+		{"an upstream that fails behind its balancer", "", routesTo(answering(503)), nil, doctor.WssAnswer, doctor.Fail, "503", doctor.Fail, doctor.OK},
+		{"a company proxy that is not there", "", "[upstream]\nproxy = \"http://" + refused + "\"\n" + routesTo(cloud.Addr), nil, doctor.WssProxy, doctor.Fail, refused, doctor.Fail, doctor.OK},
+		{"a route that refuses the client", "", "[[signaling]]\npath = \"/ws/\"\nclients = [\"192.0.2.0/24\"]\nupstream = [\"http://" + cloud.Addr + "/\"]",
+			nil, doctor.WssThrough, doctor.Warn, "403", doctor.Warn, doctor.OK},
+		{"one of two upstreams that is down", "", "[[signaling]]\npath = \"/ws/\"\nupstream = [\"http://" + cloud.Addr + "/\", \"http://" + refused + "/\"]",
+			nil, doctor.WssBlocked, doctor.Warn, "refused", doctor.Warn, doctor.OK},
+		{"an answer that the page cannot read", "", routesTo(answering(200)), nil, doctor.LogCORS, doctor.Warn, "Access-Control-Allow-Origin", doctor.OK, doctor.OK},
+		{"a wrong password", "", routesTo(cloud.Addr), []string{"--user", "turn", "--password", "wrong"}, doctor.UDPLogin, doctor.Fail, "401", doctor.OK, doctor.Fail},
+		{"no port left", "allocations = 1", routesTo(cloud.Addr), nil, doctor.TCPFull, doctor.Fail, "508", doctor.OK, doctor.Fail},
+		{"relays that may reach this host", "", routesTo(cloud.Addr) + allowLoopback, nil, doctor.OpenPeer, doctor.Warn, "127.0.0.1", doctor.OK, doctor.Warn},
+		{"a loop that is switched off", "", routesTo(cloud.Addr) + "\n[turn.peers]\nrelay_to_relay = false", nil, doctor.LoopRefused, doctor.Skip, "own relays", doctor.OK, doctor.OK},
+		{"a certificate that nobody trusts", "", routesTo(cloud.Addr), []string{"--ca", ""}, doctor.CertUntrusted, doctor.Fail, "self-signed", doctor.Fail, doctor.OK},
+		{"nobody outside to ask", "", routesTo(cloud.Addr), nil, doctor.EgressUntested, doctor.Skip, "--stun", doctor.OK, doctor.OK},
+		{"a STUN server that the policy denies", "", routesTo(cloud.Addr), []string{"--stun", "10.9.9.9:3478"}, doctor.EgressRefused, doctor.Skip, "10.9.9.9", doctor.OK, doctor.OK},
+		{"a STUN server that does not answer", "", routesTo(cloud.Addr) + allowLoopback, []string{"--stun", "127.0.0.1:9"}, doctor.EgressBlocked, doctor.Fail, "127.0.0.1:9", doctor.OK, doctor.Fail},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			limits := ""
+			if tt.turn != "" {
+				limits = "[turn.limits]\n" + tt.turn
+			}
+			g := startGateWith(t, "", limits, tt.extra)
+			if strings.Contains(tt.turn, "allocations = 1") {
+				g.allocate(t, "udp")
+			}
+			args := append([]string{"--ca", g.certFile()}, tt.args...)
+			r, _ := g.check(t, args...)
+			wantFinding(t, r, tt.want, tt.status, tt.words)
+			if p := pathOf(r, "signaling"); p.Status != tt.signaling {
+				t.Errorf("signaling: got %v %q, want %v", p.Status, p.Why, tt.signaling)
+			}
+			if p := pathOf(r, "media"); p.Status != tt.media {
+				t.Errorf("media: got %v %q, want %v", p.Status, p.Why, tt.media)
+			}
+			for _, f := range r.Findings {
+				if f.Status >= doctor.Warn && (f.Fix == "" || f.Who == "") {
+					t.Errorf("%s says neither what to do nor who has to: %v", f.Code, f)
+				}
+			}
+		})
+	}
+}
+
+// closedPort is an address where nobody listens.
+func closedPort(t testing.TB) string {
+	t.Helper()
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), freePort(t)).String()
+}
+
+func TestCheckOfAGateThatDoesNotRun(t *testing.T) {
+	g := &gate{dir: t.TempDir(), user: "turn", password: "turnserver"}
+	g.https = netip.MustParseAddrPort(closedPort(t))
+	g.turnUDP = netip.MustParseAddrPort(closedPort(t))
+	g.writeConfig(t, "", "", "")
+	text, err := os.ReadFile(g.file())
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlapping := strings.Replace(string(text), "min_port = 22000\nmax_port = 22999", "min_port = 40000\nmax_port = 50000", 1)
+	if err := os.WriteFile(g.file(), []byte(overlapping), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := net.Listen("tcp", g.turnUDP.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	r, code := runCheck(t, "--config", g.file(), "--timeout", "15s")
+	if code != 2 {
+		t.Errorf("exit code %d, want 2", code)
+	}
+	wantFinding(t, r, doctor.ServiceDown, doctor.Fail, "no turngate is running")
+	wantFinding(t, r, doctor.WebRefused, doctor.Fail, "refused")
+	wantFinding(t, r, doctor.UDPRefused, doctor.Fail, "closed")
+	wantFinding(t, r, doctor.CredentialWeak, doctor.Fail, `"turn"`)
+	wantFinding(t, r, doctor.FirewallTaken, doctor.Fail, "tcp "+g.turnUDP.String(), "turngate.test")
+	wantFinding(t, r, doctor.RangeOverlap, doctor.Warn, "40000-50000")
+	if _, err := os.Stat(filepath.Join(g.dir, "state")); err == nil {
+		t.Error("a look has made the state directory")
+	}
+
+	if err := os.WriteFile(g.file(), []byte("[turn]\nmin_prt = 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, code = runCheck(t, "--config", g.file())
+	wantFinding(t, r, doctor.ConfigErrors, doctor.Fail, "min_prt")
+	if code != 2 {
+		t.Errorf("exit code %d with a bad file, want 2", code)
+	}
+}
+
+// What the running server knows is in the check.
+func TestCheckTellsWhatTheServerKnows(t *testing.T) {
+	refused := closedPort(t)
+	g := startGateWith(t, "", "[turn.limits]\nauth_failures = 3", "[[signaling]]\npath = \"/ws/\"\nupstream = [\"http://"+refused+"/\"]\n"+
+		"[[logger]]\npath = \"/logger/\"\nspool = \"1MiB\"\nupstream = [\"http://"+refused+"/\"]")
+	g.waitForSocket(t)
+	good, err := os.ReadFile(g.file())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(g.file(), append(good, "\n[turn.limts]\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.reload(); err == nil {
+		t.Fatal("a bad file was accepted")
+	}
+	if err := os.WriteFile(g.file(), good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g.check(t, "--ca", g.certFile()) // its requests make the upstream go out, and a report wait
+	r, _ := g.check(t, "--ca", g.certFile())
+	wantFinding(t, r, doctor.ServiceReload, doctor.Warn, "refused")
+	wantFinding(t, r, doctor.ServiceUpstream, doctor.Warn, "refused")
+	wantFinding(t, r, doctor.ServiceSpool, doctor.Warn, "/logger")
+}
+
+func TestCheckAsMonitoringReadsIt(t *testing.T) {
+	g := startGate(t, routesTo(closedPort(t)))
+	g.waitForSocket(t)
+	var out, stderr bytes.Buffer
+	code := run([]string{"check", "--config", g.file(), "--ca", g.certFile(), "--nagios"}, nil, &out, &stderr)
+	if code != 2 || strings.Count(out.String(), "\n") != 1 || !strings.HasPrefix(out.String(), "TURNGATE CRITICAL - TG-042 ") || !strings.Contains(out.String(), " | ok=") {
+		t.Errorf("code %d:\n%s%s", code, out.String(), stderr.String())
+	}
+	for _, wrong := range [][]string{{"--nonsense"}, {"--json", "--nagios"}, {"--timeout", "0s"}, {"--from-client", "http://localhost/"}, {"--from-client", "localhost"}, {"--ca", "/nowhere"}} {
+		if code := run(append([]string{"check", "--config", g.file()}, wrong...), nil, io.Discard, io.Discard); code != 3 {
+			t.Errorf("check %v: exit code %d, want 3", wrong, code)
+		}
+	}
+	out.Reset()
+	if code := run([]string{"explain", "tg42"}, nil, &out, &stderr); code != 0 || !strings.HasPrefix(out.String(), "TG-042  ") {
+		t.Errorf("explain: %d %s", code, out.String())
+	}
+	if code := run([]string{"explain", "TG-999"}, nil, &out, &stderr); code != 2 {
+		t.Errorf("explain of what is no code: exit code %d, want 2", code)
+	}
+}
+
+// From a client the same codes come, without a configuration.
+func TestCheckFromAClient(t *testing.T) {
+	cloud := checkedCloud(t)
+	g := startGate(t, routesTo(cloud.Addr)+"\n[turn.api]\npath = \"/ice\"\ntokens = [\"a-token-of-the-test\"]")
+	g.waitForSocket(t)
+	from := func(args ...string) (doctor.Report, int) {
+		return runCheck(t, append([]string{"--from-client", "https://" + g.https.String() + "/", "--turn-port", fmt.Sprint(g.turnUDP.Port()), "--ca", g.certFile()}, args...)...)
+	}
+	t.Setenv("TURNGATE_PASSWORD", g.password)
+	r, code := from("--user", g.user)
+	for _, c := range []doctor.Code{doctor.CertOK, doctor.WebOK, doctor.WssOK, doctor.LogOK, doctor.UDPOK, doctor.TCPOK, doctor.TLSOK, doctor.LoopOK, doctor.RefusesOK} {
+		wantFinding(t, r, c, doctor.OK)
+	}
+	if code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+	t.Setenv("TURNGATE_PASSWORD", "")
+	r, _ = from("--token", "a-token-of-the-test")
+	wantFinding(t, r, doctor.UDPOK, doctor.OK)
+	r, code = from("--token", "another")
+	wantFinding(t, r, doctor.CredentialMissing, doctor.Fail, "401")
+	if code != 2 {
+		t.Errorf("exit code %d without a credential, want 2", code)
+	}
+	r, _ = from("--user", "turn", "--wss-path", "/nowhere/")
+	wantFinding(t, r, doctor.WssThrough, doctor.Fail, "404")
+	wantFinding(t, r, doctor.UDPLogin, doctor.Fail)
+	// A token goes to nobody whose certificate is not trusted.
+	r, _ = runCheck(t, "--from-client", "https://"+g.https.String()+"/", "--token", "a-token-of-the-test", "--turn-port", "0")
+	wantFinding(t, r, doctor.CredentialMissing, doctor.Fail, "not sent")
+	wantFinding(t, r, doctor.CertUntrusted, doctor.Fail)
+}
+
+func TestWhatIsBlockedMattersLessWhereAnotherWayIsOpen(t *testing.T) {
+	door := func(network string, o doctor.Outcome) through {
+		return through{turnDoor{name: network, network: network, code: network}, o, []doctor.Finding{doctor.As(doctor.Transport(network, o), "%s", network)}, nil}
+	}
+	for _, tt := range []struct {
+		name          string
+		udp, tcp, tls doctor.Outcome
+		client        bool
+		sum           doctor.Code
+		worst         doctor.Status
+	}{
+		{"all open", doctor.TransportOK, doctor.TransportOK, doctor.TransportOK, true, "", doctor.OK},
+		{"UDP blocked", doctor.TransportSilent, doctor.TransportOK, doctor.TransportOK, true, doctor.BlockedUDP, doctor.Warn},
+		{"only TLS open", doctor.TransportSilent, doctor.TransportRefused, doctor.TransportOK, true, doctor.BlockedUDP, doctor.Warn},
+		{"all blocked", doctor.TransportSilent, doctor.TransportSilent, doctor.TransportTLS, true, doctor.BlockedMedia, doctor.Fail},
+		{"a wrong password is no firewall", doctor.TransportLogin, doctor.TransportLogin, doctor.TransportLogin, true, "", doctor.Fail},
+		{"on the server itself UDP must work", doctor.TransportSilent, doctor.TransportOK, doctor.TransportOK, false, "", doctor.Fail},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := checkedTURN{client: tt.client}
+			got := c.judge([]through{door("udp", tt.udp), door("tcp", tt.tcp), door("tls", tt.tls)})
+			if w := doctor.Worst(got); w != tt.worst {
+				t.Errorf("worst: got %v, want %v", w, tt.worst)
+			}
+			has := slices.ContainsFunc(got, func(f doctor.Finding) bool { return f.Code == tt.sum })
+			if tt.sum != "" && !has || tt.sum == "" && len(got) != 3 {
+				t.Errorf("got %v, want the sum %q", got, tt.sum)
+			}
+		})
 	}
 }

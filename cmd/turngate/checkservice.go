@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/turngate/turngate/config"
 	"github.com/turngate/turngate/internal/admin"
 	"github.com/turngate/turngate/internal/doctor"
+	"github.com/turngate/turngate/turn/offload"
 )
 
 // checkConfiguration turns what the loader found into findings of the check.
@@ -24,6 +27,9 @@ func checkConfiguration(file string, cfg *config.Config, findings config.Finding
 		}
 		if strings.HasPrefix(f.Key, "turn.user") && strings.Contains(f.Key, "password") && code == doctor.ConfigWarnings {
 			continue // below
+		}
+		if f.Key == "turn.max_port" && code == doctor.ConfigWarnings && strings.Contains(f.What, "overlaps") {
+			continue // a check of the host
 		}
 		c := doctor.As(code, "%s:%d: %s: %s", f.File, f.Line, f.Key, f.What)
 		if f.Fix != "" {
@@ -53,7 +59,8 @@ func checkConfiguration(file string, cfg *config.Config, findings config.Finding
 func checkService(st *Status, dialErr error, now time.Time) []doctor.Finding {
 	switch {
 	case errors.Is(dialErr, admin.ErrNotRunning):
-		return []doctor.Finding{doctor.As(doctor.ServiceDown, "%v", dialErr).Do("systemctl start turngate; journalctl -u turngate says why it ended")}
+		what, _, _ := strings.Cut(dialErr.Error(), ": start it")
+		return []doctor.Finding{doctor.As(doctor.ServiceDown, "%s", what)}
 	case errors.Is(dialErr, fs.ErrPermission):
 		return []doctor.Finding{doctor.As(doctor.ServiceLocked, "%v", dialErr)}
 	case dialErr != nil:
@@ -87,6 +94,10 @@ func checkService(st *Status, dialErr error, now time.Time) []doctor.Finding {
 			add(f)
 		}
 	}
+	for _, route := range slices.Sorted(maps.Keys(st.Figures.Spools)) {
+		spool := st.Figures.Spools[route]
+		add(doctor.As(doctor.ServiceSpool, "%s: %.0f reports (%s) wait on the disk", route, spool.Reports, amount(spool.Bytes)))
+	}
 	if st.Bans > 0 {
 		add(doctor.As(doctor.ServiceBans, "%d addresses are not answered after wrong credentials", st.Bans))
 	}
@@ -101,23 +112,21 @@ func checkVersion(st *Status) []doctor.Finding {
 	return []doctor.Finding{doctor.As(doctor.VersionOK, "turngate %s (%s, %s/%s)", own, runtime.Version(), runtime.GOOS, runtime.GOARCH)}
 }
 
-// kernelPathCheck tells about the kernel packet path of a running turngate. It is nil
-// as long as none is built in.
-var kernelPathCheck func(*config.Config, *Status) []doctor.Finding
-
+// checkKernelPath is about the kernel packet path of the running turngate.
 func checkKernelPath(cfg *config.Config, st *Status) []doctor.Finding {
-	if kernelPathCheck == nil || st == nil {
-		return []doctor.Finding{doctor.As(doctor.KernelPathOff, "the kernel packet path is not in use (turn.offload = %q)", cfg.TURN.Offload)}
+	switch wanted := cfg.TURN.Offload; {
+	case st == nil:
+		return []doctor.Finding{doctor.As(doctor.KernelPathOff, "whether the kernel packet path is in use cannot be told")}
+	case st.Offload.Mode != offload.Off:
+		return []doctor.Finding{doctor.As(doctor.KernelPathOK, "the kernel packet path is %s", offloadLine(st.Offload))}
+	case wanted == "native" || wanted == "generic":
+		return []doctor.Finding{doctor.As(doctor.KernelPathFailed, "turn.offload is %q, and the kernel packet path is not in use: %s", wanted, st.Offload.Why)}
+	default:
+		return []doctor.Finding{doctor.As(doctor.KernelPathOff, "the kernel packet path is not in use: %s", st.Offload.Why)}
 	}
-	return kernelPathCheck(cfg, st)
 }
 
-// spoolFinding is about reports that wait.
-func spoolFinding(route string, reports, bytes float64) doctor.Finding {
-	return doctor.As(doctor.ServiceSpool, "%s: %s reports (%s) wait on the disk", route, fmt.Sprintf("%.0f", reports), amount(bytes))
-}
-
-// explainCommand tells about codes.
+// newExplainCommand tells about codes.
 func newExplainCommand(s streams) *cobra.Command {
 	return &cobra.Command{
 		Use:   "explain [CODE]",

@@ -113,19 +113,14 @@ func (t *checkedTURN) judge(results []through) []doctor.Finding {
 		found = append(found, r.found...)
 		found = append(found, r.loop...)
 	}
-	var sum doctor.Finding
 	switch {
 	case !t.client || len(results) == 0:
-		return found
 	case len(open) == 0 && blocked == len(results):
-		sum = doctor.As(doctor.BlockedMedia, "the media path is blocked: %s", strings.Join(shut, ", "))
+		found = append(found, doctor.As(doctor.BlockedMedia, "the media path is blocked: %s", strings.Join(shut, ", ")))
 	case udpBlocked && !udpOpen && len(open) > 0:
-		sum = doctor.As(doctor.BlockedUDP, "UDP is blocked, media goes over %s", strings.Join(open, ", "))
-	default:
-		return found
+		found = append(found, doctor.As(doctor.BlockedUDP, "UDP is blocked, media goes over %s", strings.Join(open, ", ")))
 	}
-	sum.Group = doctor.Media
-	return append(found, sum)
+	return found
 }
 
 // enter tries one door: an allocation, and a loop to another one.
@@ -205,9 +200,14 @@ func (t *checkedTURN) shut(d turnDoor, err error) through {
 	case cause == proxy.CauseReset:
 		text = "the connection is cut instead of an answer: something in between, or another program, does not take TURN"
 	}
-	return through{door: d, outcome: outcome, found: []doctor.Finding{
-		doctor.As(doctor.Transport(d.code, outcome), "%s: %s", d.name, text),
-	}}
+	f := doctor.As(doctor.Transport(d.code, outcome), "%s: %s", d.name, text)
+	if outcome == doctor.TransportSilent {
+		port := strings.NewReplacer("TLS", "TCP", "plain ", "").Replace(d.name)
+		if f = f.Do("allow %s from this client to the server, answers included", port); !t.client {
+			f = f.Do("see who listens on %s, and what the firewall of this host drops", port).By(doctor.Admin)
+		}
+	}
+	return through{door: d, outcome: outcome, found: []doctor.Finding{f}}
 }
 
 // deniedPeers are addresses that no relay may lead to, see turn/peers.

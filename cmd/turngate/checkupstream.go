@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -219,22 +220,26 @@ func (a asks) checkUpstream(ctx context.Context, r checkedRoute, u *proxy.Upstre
 		conn, err = r.dialer.Handshake(ctx, u, conn, "http/1.1")
 	}
 	if err != nil {
-		return a.unreached(r, err)
+		return a.unreached(r, u, err)
 	}
 	defer conn.Close()
 	res, err := a.ask(ctx, conn, u.HostHeader(), u.Target(r.rest, r.query), r.origin)
 	switch {
 	case err != nil:
-		return a.unreached(r, &proxy.Error{Upstream: u.Name, Phase: "answer", Cause: proxy.Classify(err), Err: err})
+		return a.unreached(r, u, &proxy.Error{Upstream: u.Name, Phase: "answer", Cause: proxy.Classify(err), Err: err})
 	case !serves(res.status):
 		return doctor.As(a.answer, "%s: upstream %s answers %d", r.path, u.URI(), res.status)
 	}
 	return doctor.As(a.ok, "%s: upstream %s answers %d in %s, %s", r.path, u.URI(), res.status, took(began), way)
 }
 
-func (a asks) unreached(r checkedRoute, err error) doctor.Finding {
+func (a asks) unreached(r checkedRoute, u *proxy.Upstream, err error) doctor.Finding {
 	code := a.blocked
-	switch proxy.Classify(err) {
+	cause := proxy.Classify(err)
+	if e, ok := errors.AsType[*proxy.Error](err); ok && e.Phase == "dial" && r.dialer.Through(u) != "" {
+		cause = proxy.CauseProxy // whatever the trouble, it is with the proxy, or the proxy's
+	}
+	switch cause {
 	case proxy.CauseDNS:
 		code = a.dns
 	case proxy.CauseIssuer:

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -63,66 +62,6 @@ func (r *remote) ask(cmd *cobra.Command, method, path string, in, out any, show 
 	}
 	show()
 	return nil
-}
-
-func newStatusCommand(io streams) *cobra.Command {
-	cmd := &cobra.Command{Use: "status", Short: "Show what the running turngate does", Args: usageArgs(cobra.NoArgs)}
-	r := newRemote(io, cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		var s Status
-		return r.ask(cmd, "GET", admin.PathStatus, nil, &s, func() { showStatus(io, s) })
-	}
-	return cmd
-}
-
-func showStatus(io streams, s Status) {
-	w := tabwriter.NewWriter(io.out, 0, 0, 2, ' ', 0)
-	row := func(name string, value any) { fmt.Fprintf(w, "%s\t%v\n", name, value) }
-	row("turngate", s.Version)
-	row("running", fmt.Sprintf("pid %d, since %s", s.PID, s.Started.Format(time.DateTime)))
-	if s.ConfigFile != "" {
-		row("file", s.ConfigFile)
-	}
-	row("layout", s.Layout)
-	if s.Draining {
-		row("state", "draining")
-	}
-	if d := s.Drain; d != nil {
-		row("", fmt.Sprintf("at most %s more", time.Until(d.Until).Round(time.Second)))
-	}
-	for _, l := range s.Listeners {
-		row("listens", l)
-	}
-	for _, c := range s.Certificates {
-		days := int(time.Until(c.NotAfter).Hours() / 24)
-		row("certificate", fmt.Sprintf("%s, %d days left", strings.Join(c.Names, " "), days))
-		if c.Error != "" {
-			row("", c.Error)
-		}
-	}
-	for _, u := range s.Upstreams {
-		row("upstream", fmt.Sprintf("%s %s %s", u.Route, u.Upstream, u))
-	}
-	for _, o := range s.ACME {
-		if o.Error != "" {
-			row("acme", fmt.Sprintf("%s: %s; %s", o.Name, o.Error, o.Fix))
-		}
-	}
-	row("connections", s.Connections)
-	row("websockets", s.WebSockets)
-	row("allocations", fmt.Sprintf("%d, %d ports free", s.Allocations, s.FreePorts))
-	row("kernel path", offloadLine(s.Offload))
-	if s.Bans > 0 {
-		row("banned", fmt.Sprintf("%d addresses; see: turngate bans", s.Bans))
-	}
-	if !s.LastReload.At.IsZero() {
-		outcome := "applied"
-		if s.LastReload.Error != "" {
-			outcome = "refused: " + s.LastReload.Error
-		}
-		row("last reload", s.LastReload.At.Format(time.DateTime)+" "+outcome)
-	}
-	w.Flush()
 }
 
 // String is the state as a person reads it.

@@ -69,6 +69,8 @@ func newRootCommand(io streams) *cobra.Command {
 		newExplainCommand(io),
 		newCheckLinkCommand(io),
 		newStatusCommand(io),
+		newTopCommand(io),
+		newBundleCommand(io),
 		newSessionsCommand(io),
 		newKickCommand(io),
 		newBansCommand(io),

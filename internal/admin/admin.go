@@ -12,6 +12,7 @@
 //	GET  /v1/bans         sources that are not answered
 //	POST /v1/unban        lifts one
 //	POST /v1/check-link   makes a one-time link to the check page
+//	GET  /v1/log          the last lines of the log
 //	GET  /metrics         Prometheus
 //	GET  /debug/pprof/    profiles
 //
@@ -43,6 +44,7 @@ const (
 	PathUnban    = "/v1/unban"
 	PathRenew    = "/v1/renew"
 	PathCheck    = "/v1/check-link"
+	PathLog      = "/v1/log"
 	PathMetrics  = "/metrics"
 	PathPprof    = "/debug/pprof/"
 )

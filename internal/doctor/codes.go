@@ -63,7 +63,7 @@ func (t Topic) group() Group {
 		return Signaling
 	case n == "05":
 		return Logs
-	case n <= "11":
+	case n <= "11" || n == "21":
 		return Media
 	case n <= "16":
 		return Host

@@ -62,6 +62,7 @@ type Client struct {
 	nonce    []byte
 	waiting  map[[12]byte]chan message
 	channels map[uint16]netip.AddrPort
+	refused  error // an ICMP error about an earlier datagram
 	err      error // why the receive loop ended
 
 	allocated bool
@@ -300,13 +301,10 @@ func (c *Client) roundTrip(ctx context.Context, m message) (message, error) {
 		waits = []time.Duration{streamWait}
 	}
 	raw := m.bytes()
-	var refused error // of an earlier datagram, by ICMP
 	for _, wait := range waits {
-		if err := c.write(raw); err != nil {
-			if c.stream || !errors.Is(err, syscall.ECONNREFUSED) {
-				return message{}, err
-			}
-			refused = err
+		// What an earlier datagram met may be told to this one.
+		if err := c.write(raw); err != nil && (c.stream || !errors.Is(err, syscall.ECONNREFUSED)) {
+			return message{}, err
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -322,8 +320,10 @@ func (c *Client) roundTrip(ctx context.Context, m message) (message, error) {
 			return message{}, ErrSilence
 		}
 	}
-	if refused != nil {
-		return message{}, refused
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refused != nil {
+		return message{}, c.refused
 	}
 	return message{}, ErrSilence
 }
@@ -351,7 +351,10 @@ func (c *Client) receive() {
 	for {
 		frame, err := r.next()
 		if err != nil && !c.stream && errors.Is(err, syscall.ECONNREFUSED) {
-			continue // about an earlier datagram; write says so too
+			c.mu.Lock()
+			c.refused = err
+			c.mu.Unlock()
+			continue
 		}
 		if err != nil {
 			c.mu.Lock()
