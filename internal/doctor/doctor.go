@@ -147,20 +147,21 @@ const grace = time.Second
 func Run(ctx context.Context, limit time.Duration, checks []Check) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	var mu sync.Mutex
+	var mu sync.Mutex // guards the next two
 	var found []Finding
 	running := make(map[int]bool)
+	for i := range checks {
+		running[i] = true
+	}
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	for i, c := range checks {
-		running[i] = true
 		wg.Go(func() {
 			list := c.Run(ctx)
 			mu.Lock()
 			defer mu.Unlock()
-			if found = append(found, list...); running != nil {
-				delete(running, i)
-			}
+			found = append(found, list...)
+			delete(running, i)
 		})
 	}
 	go func() { wg.Wait(); close(done) }()
