@@ -186,11 +186,12 @@ const unitPath = "/etc/systemd/system/turngate-firewall.service"
 // the services that load rules has cleared them.
 func unit(command []string) string {
 	const services = "nftables.service iptables.service ip6tables.service netfilter-persistent.service ufw.service"
+	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "%", "%%", "$", "$$")
 	quoted := make([]string, len(command))
 	for i, c := range command {
-		quoted[i] = strings.ReplaceAll(Step{Name: c}.String(), "%", "%%")
-		if strings.ContainsAny(c, " \"'") {
-			quoted[i] = `"` + strings.ReplaceAll(c, `"`, `\"`) + `"`
+		quoted[i] = escape.Replace(c)
+		if strings.ContainsAny(c, " \t\"'\\;") {
+			quoted[i] = `"` + quoted[i] + `"`
 		}
 	}
 	return `# Written by "turngate firewall apply", removed by "turngate firewall apply --remove".

@@ -166,7 +166,7 @@ func (w *writer) head() {
 }
 
 func (w *writer) inbound() {
-	in := w.t("in", "入")
+	in, udp := w.t("in", "入"), false
 	for _, l := range w.Listeners {
 		if l.Port == 0 || l.Addr.IsLoopback() {
 			continue
@@ -188,7 +188,12 @@ func (w *writer) inbound() {
 				"通话信令(基于 TLS 的 WebSocket)与日志上报(HTTPS);UDP 不通时也承载 TLS/TCP 媒体(TURN)"))
 		case RoleTURN:
 			if l.Proto == "udp" {
-				w.row(&w.r.In, in, w.clients(), to, port, proto, Needed, w.t("Audio and video (TURN, RFC 8656): the way with the best quality", "音视频媒体(TURN,RFC 8656):质量最好的通道"))
+				need := Needed
+				if udp { // another one is a way out for networks that know its port only
+					need = Recommended
+				}
+				udp = true
+				w.row(&w.r.In, in, w.clients(), to, port, proto, need, w.t("Audio and video (TURN, RFC 8656): the way with the best quality", "音视频媒体(TURN,RFC 8656):质量最好的通道"))
 			} else {
 				w.row(&w.r.In, in, w.clients(), to, port, proto, Recommended, w.t("Audio and video over TCP (TURN) where UDP does not pass", "UDP 不通时经 TCP 传输音视频(TURN)"))
 			}

@@ -76,8 +76,7 @@ func firewallListeners(cfg *config.Config, o *firewall.Options) {
 
 // upstreamList collects where the host connects to.
 type upstreamList struct {
-	all  []firewall.Upstream
-	errs error
+	all []firewall.Upstream
 }
 
 // add adds the server of a URL, as it is reached: at a fixed address, or through the
