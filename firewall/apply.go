@@ -94,7 +94,7 @@ func Apply(ctx context.Context, sys System, c Change) (*Pending, error) {
 
 // untilConfirmed leaves the permanent configuration as it is.
 func (o Own) untilConfirmed(have Own) Own {
-	n := Own{Places: o.Places, Ports: have.Ports, Others: have.Others, Zones: make(map[string]Zone)}
+	n := Own{Places: o.Places, Services: have.Services, Zones: make(map[string]Zone)}
 	for name, z := range union(o.Zones, have.Zones) {
 		z = Zone{Runtime: o.Zones[name].Runtime, Permanent: have.Zones[name].Permanent}
 		if len(z.Runtime) > 0 || len(z.Permanent) > 0 {

@@ -224,17 +224,14 @@ func (j *judge) firewalld() {
 			j.add(Drift{Code: DriftClosed, What: fmt.Sprintf("zone %s: %s is missing", z, strings.Join(missing, ", ")), Fix: applyFix})
 		}
 	}
-	for _, s := range []struct {
-		name       string
-		have, want []string
-	}{{tag, f.own.Ports, j.want.Ports}, {metricsService, f.own.Others, j.want.Others}} {
-		if missing := without(s.want, s.have); len(missing) > 0 {
-			j.add(Drift{Code: DriftBoot, What: fmt.Sprintf("service %s lacks %s", s.name, strings.Join(missing, ", ")), Fix: applyFix})
+	for _, name := range services {
+		if missing := without(j.want.Services[name], f.own.Services[name]); len(missing) > 0 {
+			j.add(Drift{Code: DriftBoot, What: fmt.Sprintf("service %s lacks %s", name, strings.Join(missing, ", ")), Fix: applyFix})
 		}
 	}
 	if len(j.plan.Zones) > 0 {
 		for _, z := range slices.Sorted(maps.Keys(f.Active)) {
-			if !slices.Contains(j.plan.Zones, z) && f.runtime[z].target != "ACCEPT" {
+			if !slices.Contains(j.plan.Zones, z) && f.permanent[z].target != "ACCEPT" {
 				j.add(Drift{Code: DriftZone, Note: true, What: fmt.Sprintf("zone %s (%s) is in use and not among the chosen ones: who comes in there is refused", z, strings.Join(f.Active[z], " "))})
 			}
 		}
@@ -275,8 +272,10 @@ func (j *judge) stale() {
 			j.add(Drift{Code: DriftStale, What: fmt.Sprintf("zone %s: %s is ours and not planned", z, strings.Join(extra, ", ")), Fix: applyFix})
 		}
 	}
-	for _, port := range slices.Concat(without(f.own.Ports, j.want.Ports), without(f.own.Others, j.want.Others)) {
-		j.add(Drift{Code: DriftStale, What: "our service in firewalld has " + port + ", which is not planned", Fix: applyFix})
+	for _, name := range services {
+		if extra := without(f.own.Services[name], j.want.Services[name]); len(extra) > 0 {
+			j.add(Drift{Code: DriftStale, What: fmt.Sprintf("service %s has %s, which is not planned", name, strings.Join(extra, ", ")), Fix: applyFix})
+		}
 	}
 }
 

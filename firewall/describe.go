@@ -81,7 +81,7 @@ type Description struct {
 // Describe says what a plan means for a host.
 func (p *Plan) Describe(l *Live) Description {
 	want := l.Want(p)
-	d := Description{Layout: p.Layout, Backends: l.Backends(), In: p.In, Out: p.Out, Changes: Diff(l.Own, want), Notes: slices.Concat(p.Skipped, l.notes)}
+	d := Description{Layout: p.Layout, Backends: l.Backends(), In: p.In, Out: p.Out, Changes: Diff(l.Own, want), Notes: slices.Concat(p.Options.Notes, l.notes)}
 	d.Relay.Ports = p.Relay
 	d.Relay.Open, d.Relay.Why = l.RelayNeeded(p)
 	if d.Relay.Open {

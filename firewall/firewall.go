@@ -101,7 +101,7 @@ type Options struct {
 	RelayIn   string            // RelayAuto if empty
 	NoTrack   bool              // keep the relay range out of the connection table
 	Zones     []string          // of firewalld; empty: those in use
-	Skipped   []string          // what could not be planned, in words
+	Notes     []string          // what else there is to say, for the description of the plan
 	Kernel    map[string]string // values of sysctls, by name; see [KernelNames]
 }
 

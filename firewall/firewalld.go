@@ -8,8 +8,27 @@ import (
 	"strings"
 )
 
-// Services that we define in firewalld.
-const metricsService = "turngate-metrics"
+// The services that we define in firewalld, each with its own senders: clients,
+// everybody, monitoring.
+const (
+	clientService  = tag
+	publicService  = tag + "-public" // relays, challenges of a CA
+	metricsService = tag + "-metrics"
+)
+
+var services = []string{clientService, publicService, metricsService}
+
+// service is the one that an opening belongs to.
+func (o Opening) service() string {
+	role, _, _ := strings.Cut(o.Key, "-")
+	switch role {
+	case RoleHTTPS, RoleTURN:
+		return clientService
+	case RoleMetrics:
+		return metricsService
+	}
+	return publicService
+}
 
 // A Zone is what is ours in a zone of firewalld: options of firewall-cmd without
 // "--add-", like "service=turngate" or "port=443/tcp".
@@ -26,7 +45,6 @@ type Firewalld struct {
 	own     Own
 
 	runtime, permanent map[string]zoneListing
-	ports, others      []string // of our services, permanently
 	services           []string // known permanently
 }
 
@@ -34,6 +52,7 @@ type Firewalld struct {
 type zoneListing struct {
 	target string
 	items  []string // as in Zone
+	uses   []string // interfaces and sources
 }
 
 // runtimeRecord is the file that remembers what we opened in the running firewalld:
@@ -55,8 +74,10 @@ func (f *Firewalld) program() (name string, args []string) {
 func readFirewalld(ctx context.Context, sys System) (*Firewalld, error) {
 	f := &Firewalld{}
 	if sys.Has("firewall-cmd") {
-		out, err := sys.Run(ctx, "", "firewall-cmd", "--state")
-		f.Running = err == nil && strings.TrimSpace(out) == "running"
+		out, err := sys.Run(ctx, "", "firewall-cmd", "--list-all-zones")
+		if f.Running = err == nil; f.Running {
+			f.runtime, f.Active = parseZones(out)
+		}
 	}
 	if !f.Running {
 		if !sys.Has("firewall-offline-cmd") || !sys.Has("systemctl") {
@@ -84,30 +105,28 @@ func (f *Firewalld) read(ctx context.Context, sys System) error {
 		return err
 	}
 	f.services = strings.Fields(out)
-	for service, ports := range map[string]*[]string{tag: &f.ports, metricsService: &f.others} {
-		if slices.Contains(f.services, service) {
-			if out, err = ask("--service="+service, "--get-ports"); err != nil {
-				return err
-			}
-			*ports = strings.Fields(out)
-			slices.Sort(*ports)
+	f.own = Own{Services: make(map[string][]string), Zones: make(map[string]Zone)}
+	for _, service := range services {
+		if !slices.Contains(f.services, service) {
+			continue
 		}
+		if out, err = ask("--service="+service, "--get-ports"); err != nil {
+			return err
+		}
+		f.own.Services[service] = slices.Sorted(slices.Values(strings.Fields(out)))
 	}
-	if f.Running {
-		if out, err = sys.Run(ctx, "", name, "--list-all-zones"); err != nil {
-			return err
+	// Without --permanent the offline program means the same.
+	if out, err = sys.Run(ctx, "", name, "--get-default-zone"); err != nil {
+		return err
+	}
+	f.Default = strings.TrimSpace(out)
+	if !f.Running { // interfaces without a zone of their own will be in the default one
+		f.Active = map[string][]string{f.Default: f.permanent[f.Default].uses}
+		for name, z := range f.permanent {
+			if len(z.uses) > 0 {
+				f.Active[name] = z.uses
+			}
 		}
-		f.runtime, f.Active = parseZones(out)
-		if out, err = sys.Run(ctx, "", name, "--get-default-zone"); err != nil {
-			return err
-		}
-		f.Default = strings.TrimSpace(out)
-	} else {
-		if out, err = ask("--get-default-zone"); err != nil {
-			return err
-		}
-		f.Default = strings.TrimSpace(out)
-		_, f.Active = parseZones("")
 	}
 	f.findOwn(sys)
 	return nil
@@ -116,7 +135,6 @@ func (f *Firewalld) read(ctx context.Context, sys System) error {
 // findOwn tells ours from what others configured: by the names of our services, and
 // by the record of what we opened for now.
 func (f *Firewalld) findOwn(sys System) {
-	f.own = Own{Ports: f.ports, Others: f.others, Zones: make(map[string]Zone)}
 	record := strings.Split(strings.TrimSpace(sys.readFile(runtimeRecord)), "\n")
 	for name, z := range f.permanent {
 		for _, item := range z.items {
@@ -141,7 +159,7 @@ func (f *Firewalld) findOwn(sys System) {
 // ofOurService reports whether an item names a service of ours, alone or in a
 // rich rule.
 func ofOurService(item string) bool {
-	for _, s := range []string{tag, metricsService} {
+	for _, s := range services {
 		if item == "service="+s || strings.HasPrefix(item, "rich-rule=") && strings.Contains(item, `service name="`+s+`"`) {
 			return true
 		}
@@ -190,8 +208,9 @@ func parseZones(listing string) (zones map[string]zoneListing, active map[string
 				z.items = append(z.items, "port="+v)
 			}
 		case "interfaces", "sources":
+			z.uses = append(z.uses, values...)
 			if isActive {
-				active[name] = append(active[name], values...)
+				active[name] = z.uses
 			}
 		}
 		zones[name] = z
@@ -207,7 +226,7 @@ func (f *Firewalld) zones(p *Plan) []string {
 	}
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(f.Active)) {
-		if f.runtime[name].target != "ACCEPT" {
+		if f.permanent[name].target != "ACCEPT" {
 			all = append(all, name)
 		}
 	}
@@ -231,14 +250,11 @@ func (o Opening) richRule(element string) string {
 // want is what should be ours. What stands in a zone already by somebody else's
 // hand is not added a second time.
 func (f *Firewalld) want(p *Plan, in []Opening) Own {
-	w := Own{Zones: make(map[string]Zone)}
+	w := Own{Zones: make(map[string]Zone), Services: make(map[string][]string)}
 	var permanent, now []string
 	for _, o := range in {
-		service, ports := tag, &w.Ports
-		if strings.HasPrefix(o.Key, RoleMetrics) {
-			service, ports = metricsService, &w.Others
-		}
-		*ports = append(*ports, o.firewalldPort())
+		service := o.service()
+		w.Services[service] = append(w.Services[service], o.firewalldPort())
 		if o.From.IsValid() {
 			permanent = append(permanent, o.richRule(fmt.Sprintf(`service name="%s"`, service)))
 			now = append(now, o.richRule(fmt.Sprintf(`port port="%s" protocol="%s"`, o.Ports, o.Proto)))
@@ -247,7 +263,11 @@ func (f *Firewalld) want(p *Plan, in []Opening) Own {
 			now = append(now, "port="+o.firewalldPort())
 		}
 	}
-	for _, list := range []*[]string{&w.Ports, &w.Others, &permanent, &now} {
+	for name, ports := range w.Services {
+		slices.Sort(ports)
+		w.Services[name] = slices.Compact(ports)
+	}
+	for _, list := range []*[]string{&permanent, &now} {
 		slices.Sort(*list)
 		*list = slices.Compact(*list)
 	}
@@ -318,23 +338,21 @@ func (l *Live) firewalldSteps(want Own) []Step {
 		edit("add", false, z, without(will.Runtime, have.Runtime))
 		edit("remove", true, z, without(have.Permanent, will.Permanent))
 	}
-	for _, s := range []struct {
-		name       string
-		have, will []string
-	}{{tag, f.own.Ports, want.Ports}, {metricsService, f.own.Others, want.Others}} {
-		exists := slices.Contains(f.services, s.name)
+	for _, service := range services {
+		have, exists := f.own.Services[service]
+		will := want.Services[service]
 		switch {
-		case exists && len(s.will) == 0 && len(s.have) > 0:
-			run(permanent, "--delete-service="+s.name)
+		case exists && len(will) == 0:
+			run(permanent, "--delete-service="+service)
 			continue
-		case !exists && len(s.will) > 0:
-			run(permanent, "--new-service="+s.name)
-			run(permanent, "--service="+s.name, "--set-short=turngate")
-			run(permanent, "--service="+s.name, "--set-description=WebRTC gateway: wss, https and TURN")
+		case !exists && len(will) > 0:
+			run(permanent, "--new-service="+service)
+			run(permanent, "--service="+service, "--set-short="+service)
+			run(permanent, "--service="+service, "--set-description=WebRTC gateway: wss, https and TURN")
 		}
-		on := append(slices.Clone(permanent), "--service="+s.name)
-		run(on, options("--remove-port=", without(s.have, s.will))...)
-		run(on, options("--add-port=", without(s.will, s.have))...)
+		on := append(slices.Clone(permanent), "--service="+service)
+		run(on, options("--remove-port=", without(have, will))...)
+		run(on, options("--add-port=", without(will, have))...)
 	}
 	for _, z := range zones {
 		edit("add", true, z, without(want.Zones[z].Permanent, f.own.Zones[z].Permanent))

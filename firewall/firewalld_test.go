@@ -3,6 +3,7 @@ package firewall
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -134,12 +135,22 @@ func (s *site) runFirewalld() {
 	address := "unix:path=" + filepath.Join(dir, "bus")
 	if err := os.WriteFile(bus, fmt.Appendf(nil, `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig><type>system</type><listen>%s</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow user="*"/><allow own="*"/><allow send_type="method_call"/><allow send_destination="*"/><allow receive_type="method_call"/></policy>
+<policy context="default"><allow user="*"/><allow own="*"/><allow send_type="method_call"/><allow send_destination="*"/><allow receive_type="method_call"/><allow eavesdrop="false"/></policy>
 </busconfig>`, address), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	s.env = []string{"DBUS_SYSTEM_BUS_ADDRESS=" + address}
 	s.start("dbus-daemon", "--config-file="+bus, "--nofork")
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		c, err := net.Dial("unix", filepath.Join(dir, "bus"))
+		if err == nil {
+			c.Close()
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
 	s.start("firewalld", "--nofork", "--nopid", "--system-config", dir, "--log-file", filepath.Join(dir, "log"))
 	for end := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) { // it announces itself to systemd only
 		if out, err := s.run("", "firewall-cmd", "--state"); err == nil && strings.TrimSpace(out) == "running" {

@@ -31,14 +31,14 @@ func (p Place) same(o Place) bool {
 // Own is everything of ours in a host's firewall. The zero value is nothing.
 type Own struct {
 	Places []Place         `json:"places,omitempty"`
-	Zones  map[string]Zone `json:"zones,omitempty"`   // of firewalld
-	Ports  []string        `json:"ports,omitempty"`   // of our service in firewalld
-	Others []string        `json:"monitor,omitempty"` // of our service for metrics
+	Zones  map[string]Zone `json:"zones,omitempty"` // of firewalld
+	// Services are the ports of our services in firewalld.
+	Services map[string][]string `json:"services,omitempty"`
 }
 
 // IsEmpty reports whether nothing of ours is there.
 func (o Own) IsEmpty() bool {
-	return len(o.Places) == 0 && len(o.Zones) == 0 && len(o.Ports) == 0 && len(o.Others) == 0
+	return len(o.Places) == 0 && len(o.Zones) == 0 && len(o.Services) == 0
 }
 
 // Equal reports whether two hosts need no change to have the same of ours.
@@ -59,11 +59,10 @@ func (o Own) Lines() []string {
 			lines = append(lines, fmt.Sprintf("%s %s: %s", head, p.Chain, r))
 		}
 	}
-	for _, p := range o.Ports {
-		lines = append(lines, "firewalld service "+tag+": "+p)
-	}
-	for _, p := range o.Others {
-		lines = append(lines, "firewalld service "+metricsService+": "+p)
+	for _, name := range slices.Sorted(maps.Keys(o.Services)) {
+		for _, p := range o.Services[name] {
+			lines = append(lines, "firewalld service "+name+": "+p)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Zones)) {
 		z := o.Zones[name]

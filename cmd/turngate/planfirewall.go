@@ -43,6 +43,10 @@ func firewallOptions(cfg *config.Config) (firewall.Options, error) {
 		o.OwnPeers = append(o.OwnPeers, r.String())
 	}
 	firewallListeners(cfg, &o)
+	if cfg.TURN.Offload != "off" {
+		o.Notes = append(o.Notes, "where the kernel relays (turn.offload), this host's firewall and its connection table do not see those packets; "+
+			"the few that are left to it may then look like the first of their kind: with --relay=open none of them is lost")
+	}
 	var err error
 	o.Upstreams, err = firewallUpstreams(cfg)
 	return o, err
@@ -51,7 +55,7 @@ func firewallOptions(cfg *config.Config) (firewall.Options, error) {
 func firewallListeners(cfg *config.Config, o *firewall.Options) {
 	add := func(role, proto string, l config.ListenAddr) {
 		if l.Port == 0 {
-			o.Skipped = append(o.Skipped, "a listener of "+role+" on port 0 has another port at each start, which no firewall can know")
+			o.Notes = append(o.Notes, "a listener of "+role+" on port 0 has another port at each start, which no firewall can know")
 			return
 		}
 		o.Listeners = append(o.Listeners, firewall.Listener{Role: role, Addr: l.Addr, Port: l.Port, Proto: proto})
