@@ -102,7 +102,7 @@ func missing(name string) string {
 		if Program("ethtool") == "" {
 			return "the program ethtool is not installed"
 		}
-		if _, err := os.Stat("/proc/sys/net/core/bpf_jit_enable"); err != nil {
+		if _, err := os.Stat("/proc/sys/kernel/unprivileged_bpf_disabled"); err != nil {
 			return "this kernel runs no BPF programs"
 		}
 		return ""
