@@ -16,6 +16,8 @@ type Starter struct {
 	TURN       ListenAddr
 	User       string
 	Password   string
+	// PasswordFile names a file with the password, in the place of Password.
+	PasswordFile string
 }
 
 // NewPassword returns a random password of about 128 bits that needs no

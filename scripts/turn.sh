@@ -129,7 +129,7 @@ fi
 
 $turngate status
 echo
-$turngate client trtc --config $config
+$turngate client trtc --config $config || :
 cat <<END
 
 turngate runs ($control).

@@ -49,6 +49,8 @@ var mayImport = map[string][]string{
 	"internal/pages":     {"internal/limit"},
 	"internal/testnet":   {"internal/testnet"},
 	"internal/accesslog": {},
+
+	"scripts": {"config"}, // its tests
 }
 
 // homes says where each outside module may be imported by what is not a test.
@@ -84,6 +86,7 @@ var homes = map[string][]string{
 	"github.com/chromedp/cdproto":           {"internal/testnet"},
 	"github.com/rogpeppe/go-internal":       {testOnly},
 	"github.com/google/go-cmp":              {testOnly},
+	"go.yaml.in/yaml/v3":                    {testOnly},
 	"go.uber.org/goleak":                    {testOnly},
 	"github.com/prometheus/client_model/go": {testOnly},
 }

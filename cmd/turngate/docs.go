@@ -45,7 +45,9 @@ func writeDocs(root *cobra.Command, dir string) error {
 	if err := write("man/turngate.toml.5", filePage(config.Reference)); err != nil {
 		return err
 	}
-	if err := write("turngate.toml", string(config.Starter{}.TOML())); err != nil {
+	// The password is made when the package is installed.
+	starter := config.Starter{User: "turn", PasswordFile: "/etc/turngate/turn.password"}
+	if err := write("turngate.toml", string(starter.TOML())); err != nil {
 		return err
 	}
 	for name, generate := range map[string]func(string) error{

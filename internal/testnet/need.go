@@ -39,13 +39,15 @@ var peers = map[string][][]string{
 	"systemd":  {{"systemd-analyze"}, {"systemd-sysusers"}},
 	"promtool": {{"promtool"}},
 	"helm":     {{"helm"}},
+
+	"keepalived": {{"keepalived"}},
 }
 
 // Need skips the test when the named peer is not on this machine, with the
 // reason. When the environment variable TURNGATE_TEST_MUST lists the name,
 // the test fails instead: a gate that skips checks nothing.
 //
-// Known names: coturn, nginx, chromium, npm, postgres, redis, pebble, openssl, tinyproxy, microsocks, systemd, promtool, helm, netns (root on Linux with ip),
+// Known names: coturn, nginx, chromium, npm, postgres, redis, pebble, openssl, tinyproxy, microsocks, systemd, promtool, helm, keepalived, netns (root on Linux with ip),
 // nftables, iptables, firewalld (with its programs and dbus-daemon), xdp (netns with ethtool, and a kernel with BPF), clang and ipv6 (its loopback).
 func Need(t testing.TB, name string) {
 	t.Helper()
