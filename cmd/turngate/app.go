@@ -16,6 +16,7 @@ import (
 	"github.com/turngate/turngate/internal/acme"
 	"github.com/turngate/turngate/internal/admin"
 	"github.com/turngate/turngate/internal/edge"
+	"github.com/turngate/turngate/internal/pages"
 	"github.com/turngate/turngate/logger"
 	"github.com/turngate/turngate/signaling"
 	"github.com/turngate/turngate/signaling/inspect"
@@ -42,6 +43,7 @@ type app struct {
 	edgeMetrics *edge.Metrics
 	iceLimits   *iceLimits
 	checks      *checks
+	recorder    *pages.Recorder
 	httpLimits  *httpLimits
 	httpMetrics *httpMetrics
 	accessLog   *accesslog.Log
@@ -95,6 +97,7 @@ func newApp(cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (*app, e
 		issued:      make(chan struct{}, 1),
 		replanned:   make(chan struct{}, 1),
 	}
+	a.recorder = pages.NewRecorder(a.sample)
 	p, err := a.newPlan(cfg)
 	if err != nil {
 		return nil, err
@@ -222,6 +225,7 @@ func (a *app) serve(ctx context.Context, now <-chan struct{}) error {
 	rooms.Go(func() { a.keepCertificates(run) })
 	rooms.Go(func() { a.watchTicketKeys(run) })
 	rooms.Go(func() { tidyMemory(run) })
+	rooms.Go(func() { a.recorder.Run(run) })
 	rooms.Go(func() {
 		if err := a.admin.Serve(run); err != nil {
 			a.log.Error("admin socket ended", "err", err)

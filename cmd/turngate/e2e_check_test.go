@@ -2,7 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/turngate/turngate/internal/pages"
+	"github.com/turngate/turngate/internal/testnet"
 	"github.com/turngate/turngate/internal/testnet/browser"
 )
 
@@ -123,6 +130,161 @@ func TestCheckPageSaysDoneWhenEverythingWorks(t *testing.T) {
 			if s.gate.logs.line("check page ended", `"result":"works"`) == "" {
 				t.Errorf("no line in the log about the end of the check")
 			}
+		})
+	}
+}
+
+// blackHole takes TURN's UDP port away and swallows what comes there, as a
+// firewall does.
+func (g *gate) blackHole(t *testing.T) {
+	t.Helper()
+	g.reloadMu.Lock()
+	for _, all := range g.sockets {
+		for _, l := range all {
+			g.turn.RetireUDP(l.Addr())
+		}
+	}
+	g.reloadMu.Unlock()
+	hole, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(g.turnUDP))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { hole.Close() })
+}
+
+func TestCheckPageSaysWhatIsWrongAndWhomToAsk(t *testing.T) {
+	testnet.Need(t, "chromium")
+	asked := make(chan *http.Request, 8)
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	defer upstream.Close()
+	g := startGate(t, fmt.Sprintf(`
+[[signaling]]
+path = "/closed/"
+upstream = ["http://127.0.0.1:%d/"]
+
+[[signaling]]
+path = "/refusing/"
+upstream = [%[2]q]
+origins = ["https://*.example.com"]
+sdk_app_ids = [1400000001]
+
+[[logger]]
+path = "/logger/"
+upstream = [%[2]q]
+`, freePort(t), upstream.URL+"/base/"))
+	g.blackHole(t)
+	s := &stage{gate: g, host: fmt.Sprintf("%s:%d", proxyHost, g.https.Port()), browser: browser.Start(t, browser.Options{
+		Trust: []*x509.Certificate{gateCertificate(t, g)},
+		Hosts: map[string]string{proxyHost: "127.0.0.1"},
+	})}
+	got := s.check(t, s.link(t), browser.View{Width: 1280, Height: 900, Language: "en-US"})
+	if got.Verdict != "bad" || !strings.Contains(got.Detail, "One test failed") {
+		t.Errorf("verdict %s %q %q, want that one test failed\n%s", got.Verdict, got.Title, got.Detail, got.Text)
+	}
+	for _, want := range []struct {
+		id, state string
+		words     []string
+	}{
+		{"certificate", "ok", nil},
+		{"signaling-0", "bad", []string{"refuses connections of this host", "Let this host reach", "Administrator of this host"}},
+		{"signaling-1", "ok", []string{"refuses with HTTP 403, which is in order"}},
+		{"logger-2", "warn", []string{"does not allow pages to read", "CORS"}},
+		{fmt.Sprintf("relay-udp-%d", g.turnUDP.Port()), "warn", []string{"drops UDP", fmt.Sprintf("Open UDP %d from the users' network to %s", g.turnUDP.Port(), proxyHost), "Company's firewall team"}},
+		{fmt.Sprintf("relay-tcp-%d", g.turnUDP.Port()), "ok", []string{"40 of 40"}},
+		{fmt.Sprintf("relay-tls-%d", g.https.Port()), "ok", nil},
+		{"video", "ok", []string{"TLS"}},
+	} {
+		r := got.row(want.id)
+		if r.State != want.state {
+			t.Errorf("row %s: %s, want %s\n%s", want.id, r.State, want.state, r.Text)
+		}
+		for _, w := range want.words {
+			if !strings.Contains(r.Text, w) {
+				t.Errorf("row %s reads %q, want %q in it", want.id, r.Text, w)
+			}
+		}
+	}
+	// What the upstream saw is what a client sends: no mark, and what the route asks for.
+	for range 2 {
+		r := <-asked
+		if strings.Contains(r.URL.RawQuery, "turngate") {
+			t.Errorf("the upstream saw %s", r.URL)
+		}
+		if r.Method == "GET" && (r.URL.RawQuery != "sdkAppId=1400000001" || r.Header.Get("Origin") != "https://check.example.com") {
+			t.Errorf("the upstream saw %s of %q", r.URL, r.Header.Get("Origin"))
+		}
+	}
+}
+
+func TestCheckPageWithoutAGoodLinkSaysHowToGetOne(t *testing.T) {
+	s := setStage(t)
+	base := "https://" + s.host + "/check"
+	used := s.link(t)
+	s.check(t, used, browser.View{})
+	for _, tc := range []struct{ name, address, detail string }{
+		{"no link", base, "makes for you"},
+		{"a guess", base + "/#0123456789abcdef", "not known here"},
+		{"a link that was used", used, "opened already"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := s.check(t, tc.address, browser.View{Width: 390, Height: 844, Phone: true, Language: "en-US"})
+			if got.Verdict != "warn" || !strings.Contains(got.Detail, tc.detail) || !strings.Contains(got.Help, "turngate check-link") || len(got.Rows) != 0 {
+				t.Errorf("got %s %q, help %q, %d rows; want %q and the command", got.Verdict, got.Detail, got.Help, len(got.Rows), tc.detail)
+			}
+		})
+	}
+}
+
+func TestStatusPageShowsGraphs(t *testing.T) {
+	testnet.Need(t, "chromium")
+	at := freePort(t)
+	g := startGateWith(t, "", "", "status = \"127.0.0.1:"+fmt.Sprint(at)+"\"\n")
+	address := fmt.Sprintf("http://127.0.0.1:%d/", at)
+	for i := range 120 { // ten minutes
+		n := float64(i)
+		g.recorder.Keep(pages.Sample{At: time.Now().Add(time.Duration(i-120) * 5 * time.Second).UnixMilli(), Numbers: map[string]float64{
+			"connections": 200 + 40*math.Sin(n/9), "websockets": 150 + 30*math.Sin(n/11), "allocations": 60 + 20*math.Sin(n/7),
+			"relay_up": n * 5e6, "relay_down": n * n * 9e4, "web_up": n * 4e4, "web_down": n * 9e4, "upstream_failures": math.Floor(n / 30), "limit_hits": math.Floor(n / 40),
+		}})
+	}
+	b := browser.Start(t, browser.Options{})
+	for _, tc := range []struct {
+		name string
+		view browser.View
+	}{
+		{"desktop", browser.View{Width: 1280, Height: 900}},
+		{"phone", browser.View{Width: 390, Height: 844, Phone: true, Dark: true}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			page := b.Visit(t, address, tc.view)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			var got struct {
+				State, About, Tables string
+				Lines                int
+			}
+			err := page.Eval(ctx, `new Promise((done) => {
+				const look = () => {
+					const lines = document.querySelectorAll('path.line').length;
+					if (!lines) { setTimeout(look, 50); return; }
+					done({State: document.getElementById('state').textContent, About: document.getElementById('about').textContent,
+						Tables: document.getElementById('tables').innerText, Lines: lines});
+				};
+				look();
+			})`, &got)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Lines != 13 || got.State != "running" || !strings.Contains(got.About, "layout external") || !strings.Contains(got.Tables, "signaling.rtc.qq.com") {
+				t.Errorf("the page shows %+v", got)
+			}
+			if list := append(page.Exceptions(), page.Console()...); len(list) > 0 {
+				t.Errorf("complaints of the browser: %q", list)
+			}
+			shoot(t, page)
 		})
 	}
 }

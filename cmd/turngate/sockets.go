@@ -186,6 +186,9 @@ func (a *app) sides(p *plan) map[string]side {
 	if addr := p.cfg.Admin.Metrics.String(); addr != "" {
 		all["metrics "+addr] = side{addr, func(addr string) (*sideListener, error) { return listenMetrics(addr, a.registry) }}
 	}
+	if addr := p.cfg.Admin.Status.String(); addr != "" {
+		all["status "+addr] = side{addr, a.listenStatus}
+	}
 	if p.cfg.TLS.UsesHTTP() {
 		addr := p.cfg.TLS.ACME.HTTPListen.String()
 		all["challenges "+addr] = side{addr, a.listenPlain}

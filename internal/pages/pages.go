@@ -10,6 +10,6 @@
 //	tickets.go   one-time links to the check page, and the sessions they open
 //	probe.go     what became of a request that the check page made on a route
 //	check.go     the check page and its API
-//	samples.go   the last fifteen minutes in numbers
+//	recorder.go  the last fifteen minutes in numbers
 //	status.go    the status page and its API
 package pages
