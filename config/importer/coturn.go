@@ -48,8 +48,8 @@ type external struct {
 }
 
 type database struct {
-	driver, dsn string
-	pos         Pos
+	driver, dsn, option string
+	pos                 Pos
 }
 
 // coturnSQLite is where coturn looks for users when no file says otherwise.
@@ -190,11 +190,11 @@ func (t *turnSite) addDatabase(driver string, o coturnSetting) {
 	if driver == config.DriverSQLite {
 		dsn = abs(t.dir, dsn)
 	}
-	t.databases = append(t.databases, database{driver, config.EscapeSecret(dsn), o.pos})
+	t.databases = append(t.databases, database{driver, config.EscapeSecret(dsn), o.name, o.pos})
 }
 
 func (t *turnSite) otherDatabase(o coturnSetting) {
-	t.databases = append(t.databases, database{pos: o.pos})
+	t.databases = append(t.databases, database{option: o.name, pos: o.pos})
 	t.lost(o.pos, o.name, "turngate reads users from SQLite, PostgreSQL and Redis only",
 		"copy the users: turnadmin writes them to SQLite with the same command and -b FILE, or write them as [[turn.user]]")
 }
@@ -391,6 +391,16 @@ func (t *turnSite) writeAddresses() {
 // writePorts writes the range also when coturn had its own, because firewalls
 // are open for it.
 func (t *turnSite) writePorts() {
+	lo, errLo := strconv.Atoi(cmpOr(t.minPort.value, "49152"))
+	hi, errHi := strconv.Atoi(cmpOr(t.maxPort.value, "65535"))
+	if errLo == nil && errHi == nil && lo > hi {
+		o := t.maxPort
+		if !o.set() {
+			o = t.minPort
+		}
+		t.lost(o.pos, o.name, fmt.Sprintf("the range from %d to %d is empty, so the default of turngate is used", lo, hi), "write min_port and max_port, and open the firewall for them")
+		return
+	}
 	for _, p := range []struct {
 		key string
 		o   coturnSetting
@@ -438,7 +448,7 @@ func (t *turnSite) writeCredentials() {
 	}
 	if n := len(t.databases); n > 1 {
 		for _, d := range t.databases[:n-1] {
-			t.notNeeded(d.pos, "userdb", "coturn asks the last database that is named")
+			t.notNeeded(d.pos, d.option, "coturn asks the last database that is named")
 		}
 		t.databases = t.databases[n-1:]
 	}

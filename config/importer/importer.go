@@ -30,8 +30,8 @@ const (
 	maxTotal   = 8 << 20 // bytes of all files, included ones too
 	maxFiles   = 500
 	maxDepth   = 64 // of blocks, and of includes
-	maxRoutes  = 400
-	maxUsers   = 2000
+	maxRoutes  = 200
+	maxUsers   = 1000
 	maxPerList = 2000 // elements of one list: prefixes, servers
 )
 
@@ -98,6 +98,9 @@ func (p Pos) String() string {
 // of [SyntaxError], all that were found.
 func Import(sources []Source, opts Options) (*Result, error) {
 	s := newSite(opts)
+	if len(sources) > 0 {
+		s.somewhere = Pos{File: sources[0].Name}
+	}
 	res := &Result{}
 	var failed []error
 	total := 0
@@ -152,7 +155,7 @@ func Import(sources []Source, opts Options) (*Result, error) {
 // when nothing does.
 func detect(src Source) (Kind, bool) {
 	text := string(src.Data)
-	var nginx, haproxy, coturn, lines int
+	var blocks, nginx, haproxy, coturn, lines int
 	for line := range strings.SplitSeq(text, "\n") {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' || line[0] == ';' {
@@ -162,8 +165,9 @@ func detect(src Source) (Kind, bool) {
 		word, rest := cutWord(line)
 		_, isOption := coturnOptions[strings.TrimLeft(word, "-")]
 		switch {
-		case slices.Contains(nginxBlocks, strings.TrimRight(word, "{")) && (strings.HasSuffix(line, "{") || strings.Contains(line, "{ ")),
-			strings.HasSuffix(line, ";"), strings.Contains(line, "; #"):
+		case slices.Contains(nginxBlocks, strings.TrimRight(word, "{")) && (strings.HasSuffix(line, "{") || strings.Contains(line, "{ ")):
+			blocks++
+		case strings.HasSuffix(line, ";"), strings.Contains(line, "; #"):
 			nginx++
 		case slices.Contains(haproxySections, word) && !strings.ContainsAny(line, "{;="):
 			haproxy++
@@ -174,6 +178,10 @@ func detect(src Source) (Kind, bool) {
 	switch {
 	case isCommand(text):
 		return Command, true
+	case strings.HasPrefix(text, "#!"): // a script of something else
+		return "", false
+	case blocks > 0:
+		return Nginx, true
 	case haproxy > 0 && haproxy >= nginx:
 		return HAProxy, true
 	case nginx > 0 && nginx >= coturn:

@@ -26,20 +26,30 @@ type nginxConf struct {
 type zone struct{ key, rate string }
 
 // scope is the blocks around a place, the innermost last.
-type scope [][]*directive
+type scope []*level
+
+// level is one block, with its directives by name.
+type level struct {
+	list   []*directive
+	byName map[string][]*directive
+}
+
+func block(list []*directive) *level {
+	l := &level{list, map[string][]*directive{}}
+	for _, d := range list {
+		l.byName[d.name] = append(l.byName[d.name], d)
+	}
+	return l
+}
 
 // all are the directives of a name at the innermost level that has one: nginx
 // inherits them all or none.
 func (sc scope) all(name string) []*directive {
 	for i := len(sc) - 1; i >= 0; i-- {
-		var found []*directive
-		for _, d := range sc[i] {
-			if d.name == name {
+		if found := sc[i].byName[name]; found != nil {
+			for _, d := range found {
 				d.used = true
-				found = append(found, d)
 			}
-		}
-		if found != nil {
 			return found
 		}
 	}
@@ -61,7 +71,7 @@ func (sc scope) is(name, value string) bool {
 }
 
 // within opens a block.
-func (sc scope) within(block []*directive) scope { return append(slices.Clip(slices.Clone(sc)), block) }
+func (sc scope) within(list []*directive) scope { return append(slices.Clone(sc), block(list)) }
 
 var nginxBlocks = []string{"http", "server", "location", "events", "stream", "upstream", "map", "mail", "types", "geo"}
 
@@ -142,6 +152,7 @@ func (c *nginxConf) interpret(top []*directive) {
 		case "map":
 			if d.used = d.arg(0) == "$http_upgrade"; d.used {
 				c.upgrades[d.arg(1)] = true
+				use(d.block)
 			}
 		case "limit_conn_zone", "limit_req_zone":
 			d.used = true
@@ -157,10 +168,11 @@ func (c *nginxConf) interpret(top []*directive) {
 			c.zones[d.name+name] = z
 		}
 	}
+	around := block(http)
 	for _, d := range http {
 		if d.name == "server" {
 			d.used = true
-			c.server(scope{http, d.block}, d)
+			c.server(scope{around, block(d.block)}, d)
 		}
 	}
 	c.leftovers(top)

@@ -2,7 +2,6 @@ package importer
 
 import (
 	"fmt"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -11,8 +10,8 @@ import (
 )
 
 // locations carries the locations of a block over, nested ones too.
-func (c *nginxConf) locations(sc scope, d *directive, block []*directive, srv server) {
-	for _, l := range block {
+func (c *nginxConf) locations(sc scope, d *directive, list []*directive, srv server) {
+	for _, l := range list {
 		if l.name != "location" {
 			continue
 		}
@@ -48,6 +47,11 @@ func (c *nginxConf) location(sc scope, d *directive, srv server) {
 			continue
 		}
 		c.lost(g.pos, g.name, fmt.Sprintf("turngate does not have it, so %s was left out rather than opened to everybody", what), "let the upstream ask, then add the route by hand")
+		use(own)
+		return
+	}
+	if len(c.routes) >= maxRoutes {
+		c.lost(d.pos, what, fmt.Sprintf("there are more than %d routes", maxRoutes), "")
 		use(own)
 		return
 	}
@@ -116,6 +120,8 @@ func (c *nginxConf) otherContent(d *directive, what, path string, own []*directi
 		c.changed(d.pos, what, "turngate has no web root for another ACME client", `write mode = "acme" in [tls], or renew by DNS`)
 	case ret != nil && redirects(ret):
 		c.lost(ret.pos, "return", "turngate redirects nobody: browsers do not follow redirects of WebSockets and reports", "")
+	case ret == nil && find(own, "rewrite") != nil:
+		c.lost(d.pos, what, "turngate does not rewrite paths and redirects nobody", "")
 	case code == "404" || code == "403" || code == "444" || code == "400" || code == "410" || code == "405":
 		c.notNeeded(d.pos, what, "paths without a route are answered 404")
 	case ret != nil:
@@ -137,7 +143,10 @@ func (c *nginxConf) otherContent(d *directive, what, path string, own []*directi
 func (c *nginxConf) access(sc scope, r *route, what string) bool {
 	var rules []*directive
 	for i := len(sc) - 1; i >= 0 && rules == nil; i-- {
-		for _, d := range sc[i] {
+		if sc[i].byName["allow"] == nil && sc[i].byName["deny"] == nil {
+			continue
+		}
+		for _, d := range sc[i].list {
 			if d.name == "allow" || d.name == "deny" {
 				d.used = true
 				rules = append(rules, d)
@@ -200,6 +209,7 @@ func (c *nginxConf) headers(sc scope, r *route, srv server, what string) {
 	// With the word "upgrade" in Connection the location is made for WebSockets
 	// alone; the hosts of a preset serve nothing else there.
 	r.plain = !upgrade || !(always && presetOf(r, true) != "")
+	c.narrowed(r, what)
 	add := map[string]any{}
 	var addPos Pos
 	for _, d := range list {
@@ -219,6 +229,7 @@ func (c *nginxConf) headers(sc scope, r *route, srv server, what string) {
 			case val == "$proxy_add_x_forwarded_for", strings.Contains(val, "$http_x_forwarded_for"):
 				r.both("xff", "append", d.pos)
 			case val == "$remote_addr", val == "$realip_remote_addr":
+				r.both("xff", "replace", d.pos)
 			default:
 				c.changed(d.pos, d.name+" "+name, "X-Forwarded-For always holds the address of the client", "")
 			}
@@ -383,7 +394,7 @@ func (c *nginxConf) limits(sc scope, r *route) {
 			continue
 		}
 		key := "requests_per_second"
-		if r.ws && !r.plain {
+		if r.ws {
 			key = "handshakes_per_second"
 		}
 		c.rate(key, rate, d.pos, d.name)
@@ -418,5 +429,3 @@ func perSecond(rate string) (int, bool) {
 func byClient(key string) bool {
 	return key == "$binary_remote_addr" || key == "$remote_addr"
 }
-
-var _ = netip.Addr{}

@@ -114,7 +114,7 @@ func redirects(d *directive) bool {
 func (c *nginxConf) listens(sc scope, d *directive) []nginxListen {
 	var list []nginxListen
 	sslOn := sc.is("ssl", "on")
-	for _, l := range (scope{d.block}).all("listen") {
+	for _, l := range (scope{block(d.block)}).all("listen") {
 		n := nginxListen{pos: l.pos, tls: sslOn}
 		for _, a := range l.args[min(1, len(l.args)):] {
 			switch {

@@ -8,11 +8,11 @@ import (
 
 // stream reads the stream block. What it forwards to a TURN server turngate
 // serves itself.
-func (c *nginxConf) stream(block *directive) {
-	use(block.block)
+func (c *nginxConf) stream(in *directive) {
+	use(in.block)
 	ports := map[string]string{} // of upstream blocks
-	preread := find(block.block, "ssl_preread")
-	for _, d := range block.block {
+	preread := find(in.block, "ssl_preread")
+	for _, d := range in.block {
 		if d.name == "upstream" {
 			for _, s := range d.block {
 				if s.name == "server" {
@@ -21,11 +21,11 @@ func (c *nginxConf) stream(block *directive) {
 			}
 		}
 	}
-	for _, d := range block.block {
+	for _, d := range in.block {
 		if d.name != "server" {
 			continue
 		}
-		listens := c.listens(scope{d.block}, &directive{block: withoutUDP(d.block)})
+		listens := c.listens(scope{block(d.block)}, &directive{block: withoutUDP(d.block)})
 		to := find(d.block, "proxy_pass")
 		target := ""
 		if to != nil {

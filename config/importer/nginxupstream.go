@@ -23,7 +23,7 @@ var passURL = regexp.MustCompile(`^(https?)://([^/?#\s]+)([/?#].*)?$`)
 
 // upstream reads proxy_pass and everything that says how the upstream is reached.
 func (c *nginxConf) upstream(sc scope, loc *directive, r *route, srv server, what string) bool {
-	d := scope{loc.block}.one("proxy_pass")
+	d := scope{block(loc.block)}.one("proxy_pass")
 	if d == nil {
 		d = find(loc.block, "proxy_pass") // in an "if"
 		if d == nil || find([]*directive{d}, "proxy_pass") == nil {
@@ -61,16 +61,17 @@ func (c *nginxConf) upstream(sc scope, loc *directive, r *route, srv server, wha
 		c.changed(d.pos, "proxy_set_header Host", why, "write host in upstream")
 	}
 	targets, balance := c.servers(p, path, d.pos)
+	implied := false
 	if len(targets) == 0 {
 		c.lost(d.pos, d.name, "no server of it can be carried over, so "+what+" was left out", "")
 		return false
 	}
 	if host == "" && c.upstreams[p.host] != nil && config.IsHost(p.host) {
-		host = p.host // that is what nginx sends
+		host, implied = p.host, true // that is what nginx sends
 	}
 	for i := range targets {
 		if h := hostOf(targets[i].url); host != "" && !strings.EqualFold(host, h) {
-			targets[i].host = strings.ToLower(host)
+			targets[i].host, targets[i].implied = strings.ToLower(host), implied
 		}
 	}
 	r.targets, r.balance = targets, balance
@@ -86,8 +87,8 @@ func (c *nginxConf) pass(sc scope, text string) (p pass, why string) {
 		text = nginxVariable.ReplaceAllStringFunc(text, func(v string) string {
 			name := "$" + strings.Trim(v, "${}")
 			for i := len(sc) - 1; i >= 0; i-- {
-				for _, d := range sc[i] {
-					if d.name == "set" && d.arg(0) == name && len(d.args) == 2 {
+				for _, d := range sc[i].byName["set"] {
+					if d.arg(0) == name && len(d.args) == 2 {
 						d.used = true
 						return d.arg(1)
 					}
@@ -158,6 +159,9 @@ func (c *nginxConf) upstreamHost(sc scope, srv server) (host, why string) {
 			}
 			return v, ""
 		}
+		if names := slices.DeleteFunc(slices.Clone(srv.names), func(n named) bool { return n.name == "" }); host != "" && len(names) > 1 {
+			c.changed(d.pos, "proxy_set_header Host", "the upstream is told one name, "+host+", under whichever a client comes", "")
+		}
 		if host == "" {
 			return "", "no name of this host is known: the upstream gets its own name in Host"
 		}
@@ -168,11 +172,11 @@ func (c *nginxConf) upstreamHost(sc scope, srv server) (host, why string) {
 
 // servers are the upstreams that a pass leads to, with how they are chosen.
 func (c *nginxConf) servers(p pass, path string, pos Pos) (list []upstream, balance string) {
-	block := c.upstreams[p.host]
-	if block == nil {
+	group := c.upstreams[p.host]
+	if group == nil {
 		return []upstream{{url: p.scheme + "://" + strings.ToLower(p.host) + path, weight: config.MaxWeight, pos: pos}}, ""
 	}
-	block.used = true
+	group.used = true
 	most := 1
 	type raw struct {
 		upstream
@@ -182,7 +186,7 @@ func (c *nginxConf) servers(p pass, path string, pos Pos) (list []upstream, bala
 	var all []raw
 	balance = "least_connections"
 	fair := true // nobody chose
-	for _, d := range block.block {
+	for _, d := range group.block {
 		d.used = true
 		switch d.name {
 		case "server":
@@ -255,7 +259,7 @@ func (c *nginxConf) servers(p pass, path string, pos Pos) (list []upstream, bala
 		return list, ""
 	}
 	if fair {
-		c.changed(block.pos, "upstream "+block.arg(0), "clients are spread by the number of connections, not in turn", "")
+		c.changed(group.pos, "upstream "+group.arg(0), "clients are spread by the number of connections, not in turn", "")
 	}
 	return list, balance
 }

@@ -19,12 +19,13 @@ type site struct {
 	remarks Remarks
 	said    map[Remark]bool
 
-	names   []named // of the web server, in order
-	anyName bool    // a server of the source answers every name
-	routes  []*route
-	hasTURN bool
-	source  string // that of the TURN server
-	webTLS  bool   // a listener for https was there
+	names     []named // of the web server, in order
+	somewhere Pos     // for what has no place of its own
+	anyName   bool    // a server of the source answers every name
+	routes    []*route
+	hasTURN   bool
+	source    string // that of the TURN server
+	webTLS    bool   // a listener for https was there
 
 	turn turnSite
 }
@@ -60,6 +61,7 @@ type upstream struct {
 	weight    int // 0 to 100
 	backup    bool
 	sni, host string
+	implied   bool // the source did not ask for this host
 	pos       Pos
 }
 
@@ -114,13 +116,12 @@ func (s *site) addRoute(r *route, what string) {
 		s.notNeeded(r.pos, what, "nobody may use it")
 		return
 	}
+	s.narrowed(r, what)
 	if r.limited && r.plain {
 		if !r.ws {
 			s.lost(r.pos, what, fmt.Sprintf("routes for plain requests have no list of clients (%s), so the route was left out rather than opened to everybody", r.limitedBy), "restrict who reaches this host in the firewall, then add [[logger]] by hand")
 			return
 		}
-		s.lost(r.pos, what, fmt.Sprintf("routes for plain requests have no list of clients (%s), so only WebSocket handshakes are served here", r.limitedBy), "")
-		r.plain = false
 	}
 	for _, o := range s.routes {
 		if strings.TrimRight(o.path, "/") != strings.TrimRight(r.path, "/") {
@@ -147,6 +148,14 @@ func (s *site) addRoute(r *route, what string) {
 		return
 	}
 	s.routes = append(s.routes, r)
+}
+
+// narrowed gives up the plain requests of a route that only some may use.
+func (s *site) narrowed(r *route, what string) {
+	if r.limited && r.ws && r.plain && len(r.clients) > 0 {
+		s.lost(r.pos, what, fmt.Sprintf("routes for plain requests have no list of clients (%s), so only WebSocket handshakes are served here", r.limitedBy), "")
+		r.plain = false
+	}
 }
 
 func (r *route) urls() []any { return anys(r.targets, upstream.value) }
@@ -224,7 +233,7 @@ func (s *site) writeLogger(r *route) {
 	for _, e := range r.log {
 		t.put(e.key, e.val, e.pos, e.note)
 	}
-	if r.ws {
+	if preset == "" {
 		s.plainLosses(r)
 	}
 }
@@ -234,7 +243,10 @@ func (s *site) writeLogger(r *route) {
 func (s *site) plainLosses(r *route) {
 	for _, u := range r.targets {
 		if u.sni != "" {
-			s.changed(u.pos, "upstream "+hostOf(u.url), "plain requests to it name that host in TLS, and not "+u.sni, "write the name in upstream, and its address in resolve")
+			s.lost(u.pos, "upstream "+hostOf(u.url), "plain requests to it name that host in TLS, and not "+u.sni, "write the name in upstream of [[logger]], and its address in resolve")
+		}
+		if u.host != "" && !u.implied {
+			s.changed(u.pos, "upstream "+hostOf(u.url), "plain requests have its own name in Host, and not "+u.host, "let it accept that name")
 		}
 	}
 }
@@ -270,7 +282,7 @@ func presetOfHost(text string, ws bool) string {
 			return preset
 		}
 	}
-	if ws && slices.ContainsFunc(config.Default().TRTC.SignalDomains, func(d string) bool {
+	if ws && slices.ContainsFunc(reference.TRTC.SignalDomains, func(d string) bool {
 		name, wild := strings.CutPrefix(d, "*.")
 		return host == name || wild && strings.HasSuffix(host, "."+name)
 	}) {
@@ -295,6 +307,9 @@ var (
 func byAppID(list []upstream) bool { return len(list) == 1 && hostOf(list[0].url) == trtcLogHosts[0] }
 
 var presetUpstreams = map[string]string{}
+
+// reference is what an empty file means.
+var reference, _ = config.LoadBytes("", nil, config.Env{})
 
 func init() {
 	for _, p := range watchRTCPresets {
@@ -321,7 +336,7 @@ func (s *site) freeTRTC() {
 	if !trtc {
 		return
 	}
-	def := config.Default().TRTC
+	def := reference.TRTC
 	for key, path := range map[string]string{"schedule": def.Schedule, "unified": def.Unified} {
 		for _, r := range s.routes {
 			if strings.TrimRight(r.path, "/") == strings.TrimRight(path, "/") {
@@ -402,6 +417,13 @@ func (s *site) repair(findings config.Findings, places []place) bool {
 			continue
 		}
 		p := places[f.Line]
+		if p.t != nil && p.key == "" && !p.t.list { // about a key that is not there, so about its neighbours
+			if i := strings.LastIndexByte(f.Key, '.'); p.t.get(f.Key[i+1:]) != nil {
+				p.key = f.Key[i+1:]
+			} else if len(p.t.entries) > 0 {
+				p.key = p.t.entries[0].key
+			}
+		}
 		if p.t == nil || gone[p] || gone[place{p.t, ""}] {
 			continue
 		}
@@ -421,6 +443,9 @@ func (s *site) repair(findings config.Findings, places []place) bool {
 				s.draft.in("").put(p.t.name, []any{}, Pos{}, "nothing was imported")
 			}
 			continue
+		}
+		if at.File == "" {
+			at = s.somewhere
 		}
 		s.lost(at, what, f.What, f.Fix)
 		p.t.entries = slices.DeleteFunc(p.t.entries, func(e entry) bool { return e.key == p.key })
