@@ -76,6 +76,12 @@ type Upstream struct {
 	Via     string // host:port of the company's proxy; then no way of its own is needed
 }
 
+// A Peer is whom relays may reach; zero ports are any.
+type Peer struct {
+	Prefix netip.Prefix
+	Ports  Ports
+}
+
 // Ways of the relay range through the host's firewall.
 const (
 	RelayAuto   = "auto"   // open when the firewall does not know connections, or NoTrack
@@ -95,7 +101,7 @@ type Options struct {
 	Upstreams []Upstream
 	Resolvers []netip.Addr      // DNS servers of the host; empty: unknown
 	Others    []netip.AddrPort  // other TURN servers that clients are sent to
-	OwnPeers  []string          // peers on the own network, as the configuration has them
+	OwnPeers  []Peer            // peers that the configuration lets relays reach beside those on the Internet
 	Clients   []netip.Prefix    // where clients come from; empty: anywhere
 	Monitor   []netip.Prefix    // who may ask for metrics; empty: nobody from outside
 	RelayIn   string            // RelayAuto if empty

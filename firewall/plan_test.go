@@ -85,7 +85,7 @@ func intranet() Options {
 			{Host: "db.corp.example", Port: 5432, Purpose: ForDatabase},
 		},
 		Resolvers: []netip.Addr{netip.MustParseAddr("10.0.0.53")},
-		OwnPeers:  []string{"10.30.0.0/24:8000"},
+		OwnPeers:  []Peer{{netip.MustParsePrefix("10.30.0.0/24"), Ports{8000, 8000}}},
 		Clients:   []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8:5::/48")},
 	}
 }

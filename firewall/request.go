@@ -136,6 +136,9 @@ func (w *writer) head() {
 	r := w.r
 	r.Title = w.t("Firewall request for turngate", "turngate 防火墙开通申请")
 	host := w.host()
+	if host == w.t("this host", "本主机") {
+		host = "turngate"
+	}
 	r.Intro = append(r.Intro, w.t(
 		"turngate lets web browsers inside the company network take part in audio and video calls of a cloud service. It is one host. Browsers talk to this host only, and this host alone talks to the Internet for them.",
 		"turngate 让公司网络内的浏览器能够使用云端的音视频通话服务。它只是一台主机:浏览器只与这台主机通信,只有这台主机代表它们访问互联网。"))
@@ -214,10 +217,8 @@ func (w *writer) inbound() {
 		}
 	}
 	for _, o := range w.Others {
-		for _, proto := range []string{"UDP", "TCP"} {
-			w.row(&w.r.In, in, w.clients(), o.Addr().String(), fmt.Sprint(o.Port()), proto, Recommended, w.t(
-				"Another TURN server that clients are sent to when this one is full or being serviced", "本机满载或维护时客户端被引导到的另一台 TURN 服务器"))
-		}
+		w.row(&w.r.In, in, w.clients(), o.Addr().String(), fmt.Sprint(o.Port()), "UDP, TCP", Recommended, w.t(
+			"Another TURN server that clients are sent to when this one is full or being serviced", "本机满载或维护时客户端被引导到的另一台 TURN 服务器"))
 	}
 	if w.RelayIn == RelayOpen {
 		w.row(&w.r.In, in, w.t("media servers, any address", "媒体服务器,任意地址"), w.host(), w.Relay.String(), "UDP", Needed, w.t(
@@ -237,15 +238,23 @@ func (w *writer) acmeIn(in string) {
 func (w *writer) outbound() {
 	out := w.t("out", "出")
 	from := w.source()
+	asked := make(map[string]bool)
 	for _, u := range w.Upstreams {
 		port := fmt.Sprint(u.Port)
 		if u.Port == 0 {
 			port = w.t("any", "任意")
 		}
-		if u.Via != "" {
+		if u.Via != "" || asked[u.Host+" "+port] {
 			continue
 		}
+		asked[u.Host+" "+port] = true
 		reason, need := w.purpose(u)
+		// Servers that are asked for alike share a row.
+		i := slices.IndexFunc(w.r.Out, func(r Row) bool { return r.Ports == port && r.Reason == reason })
+		if i >= 0 {
+			w.r.Out[i].Destination += ", " + u.Host
+			continue
+		}
 		w.row(&w.r.Out, out, from, u.Host, port, "TCP", need, reason)
 	}
 	via := make(map[string][]string)
@@ -285,7 +294,7 @@ func (w *writer) outbound() {
 	}
 	w.row(&w.r.Out, out, fmt.Sprintf(w.t("%s, source ports %s", "%s,源端口 %s"), from, w.Relay), whom, text, "UDP", Needed, why)
 	for _, o := range w.OwnPeers {
-		w.row(&w.r.Out, out, fmt.Sprintf(w.t("%s, source ports %s", "%s,源端口 %s"), from, w.Relay), o, any, "UDP", Needed, w.t("A media server on the own network", "自有网络内的媒体服务器"))
+		w.row(&w.r.Out, out, fmt.Sprintf(w.t("%s, source ports %s", "%s,源端口 %s"), from, w.Relay), o.Prefix.String(), cmp.Or(o.portsText(), any), "UDP", Needed, w.t("A media server on the own network", "自有网络内的媒体服务器"))
 	}
 	dns := w.t("the DNS servers of this host", "本主机的 DNS 服务器")
 	if len(w.Resolvers) > 0 {
@@ -298,6 +307,30 @@ func (w *writer) outbound() {
 	w.row(&w.r.Out, out, from, dns, "53", "UDP, TCP", Needed, w.t("Names of the upstreams", "解析上游域名"))
 	w.row(&w.r.Out, out, from, w.t("the time servers of this host", "本主机的时间服务器"), "123", "UDP", Needed, w.t(
 		"Time (NTP): credentials and certificates are valid for a time", "时间同步(NTP):凭证与证书均有时效"))
+}
+
+// web is the authority of the host's URLs.
+func (w *writer) web() string {
+	host := w.Host
+	if host == "" {
+		host = "HOST"
+	}
+	for _, l := range w.Listeners {
+		if l.Role == RoleHTTPS && l.Port != 0 {
+			if l.Port != 443 {
+				host += fmt.Sprintf(":%d", l.Port)
+			}
+			break
+		}
+	}
+	return host
+}
+
+func (p Peer) portsText() string {
+	if p.Ports == (Ports{}) {
+		return ""
+	}
+	return p.Ports.String()
 }
 
 // source is this host as others see it when it connects.
@@ -347,7 +380,8 @@ func (w *writer) notes() {
 			"若对这些域名做 TLS 解密检查,请把检查所用的 CA 证书提供给主机管理员(配置项 upstream.ca)。"),
 		w.t("UDP sessions should be kept for at least 60 seconds without traffic, and \"UDP flood\" limits must leave room: a video call is about 2 Mbit/s and 200 packets a second in each direction.",
 			"UDP 会话空闲超时应不少于 60 秒;“UDP flood”限速须留足余量:一路视频通话每方向约 2 Mbit/s、每秒约 200 包。"),
-		w.t("To try it: from a client PC, open https://HOST/ and run \"turngate check\" on the host.", "验证方法:在客户端电脑访问 https://主机名/,并在主机上运行 turngate check。"))
+		fmt.Sprintf(w.t("To try it: \"turngate check\" on the host, and \"turngate check --from-client https://%s/\" with the same program on a client PC.",
+			"验证方法:在主机上运行 turngate check,并在客户端电脑上用同一程序运行 turngate check --from-client https://%s/。"), w.web()))
 	if w.RelayIn != RelayOpen {
 		r.NotOpen = append(r.NotOpen, fmt.Sprintf(w.t(
 			"UDP %s from the Internet to the host: the host always sends the first packet to a media server, and a stateful firewall lets the answers in. Only a firewall without connection tracking needs it open.",

@@ -147,6 +147,7 @@ th, td { border: 1px solid #9aa4ad; padding: .35em .55em; text-align: left; vert
 th { background: #e9eef2; white-space: nowrap }
 td:nth-child(1), td:nth-child(2), td:nth-child(6), td:nth-child(8) { white-space: nowrap }
 td:nth-child(3), td:nth-child(4), td:nth-child(5) { overflow-wrap: anywhere; min-width: 6em }
+td:nth-child(4) { min-width: 16em }
 tr { break-inside: avoid }
 thead { display: table-header-group }
 .sign { display: grid; grid-template-columns: repeat(4, 1fr); gap: 1.5em; margin-top: 3em; break-inside: avoid }

@@ -40,7 +40,7 @@ func firewallOptions(cfg *config.Config) (firewall.Options, error) {
 		o.Others = append(o.Others, netip.AddrPortFrom(a.Addr, cmp.Or(a.Port, 3478)))
 	}
 	for _, r := range cfg.TURN.Peers.Allow {
-		o.OwnPeers = append(o.OwnPeers, r.String())
+		o.OwnPeers = append(o.OwnPeers, firewall.Peer{Prefix: r.Prefix, Ports: firewall.Ports{Lo: r.Ports.Lo, Hi: r.Ports.Hi}})
 	}
 	firewallListeners(cfg, &o)
 	if cfg.TURN.Offload != "off" {
