@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/gorilla/websocket"
 )
 
 // accessLines waits for n lines with a message and returns them.
@@ -228,4 +230,36 @@ func TestNamesOfOtherSites(t *testing.T) {
 	}
 	tg.control(t)
 	tg.blameless(t)
+}
+
+// Sessions whose messages are looked into stand in the access log like all others.
+func TestAccessLogOfInspectedSessions(t *testing.T) {
+	f, hook := startFar(t), censor(t)
+	name := filepath.Join(t.TempDir(), "access.log")
+	g := startGate(t, inspectedRoute(t, f, hook)+fmt.Sprintf("[log]\naccess = %q\n", name))
+	c := g.wss(t, "/chat/room?userSig=S3CRET&userId=alice")
+	if err := echoes(c, websocket.TextMessage, []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	open := accessLines(t, name, "session opened", 1)[0]
+	has(t, open, map[string]any{"route": "/chat/", "upstream": "signaling.rtc.qq.com:443", "method": "GET", "path": "/chat/room"})
+	has(t, open["query"].(map[string]any), map[string]any{"userId": "alice", "userSig": nil})
+	for _, phase := range []string{"dial", "tls", "answer"} {
+		if d, ok := open[phase].(float64); !ok || d <= 0 {
+			t.Errorf("%s: got %v, want seconds", phase, open[phase])
+		}
+	}
+	if err := c.WriteMessage(websocket.TextMessage, []byte("forbidden")); err != nil {
+		t.Fatal(err)
+	}
+	closed := accessLines(t, name, "session closed", 1)[0]
+	has(t, closed, map[string]any{"session": open["session"], "connection": open["connection"], "reason": "denied"})
+
+	if status, _, _ := g.get(t, "/chat/room"); status != http.StatusUpgradeRequired {
+		t.Fatalf("a request for no WebSocket: %d, want 426", status)
+	}
+	has(t, accessLines(t, name, "request", 1)[0], map[string]any{"route": "/chat/", "status": 426.0, "result": "no_upgrade"})
+	if strings.Contains(g.logs.String(), "session opened") {
+		t.Error("the session stands in both logs")
+	}
 }

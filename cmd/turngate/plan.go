@@ -82,6 +82,7 @@ func (a *app) newPlan(cfg *config.Config) (*plan, error) {
 	if p.inspect, err = a.inspectOptions(cfg, dialers); err != nil {
 		return nil, err
 	}
+	p.inspect.Access = p.access
 	// The rooms' own checks, on servers that serve nothing.
 	_, signalingErr := signaling.New(p.signaling)
 	_, inspectErr := inspect.New(p.inspect)

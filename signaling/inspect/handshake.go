@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -37,6 +38,7 @@ type course struct {
 // refuse answers with an error of our own.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, route string, status int, result, text string) {
 	s.metrics.handshakes.WithLabelValues(route, result).Inc()
+	proxy.TraceOf(r.Context()).End(result)
 	signaling.Refuse(w, r, status, text)
 }
 
@@ -212,7 +214,12 @@ func (s *Server) ask(ctx context.Context, rt *route, c *course, header http.Head
 func (s *Server) askOne(parent context.Context, rt *route, c *course, u *proxy.Upstream, header http.Header, query string) (*signaling.Opened, error) {
 	ctx, cancel := context.WithTimeout(parent, rt.handshake)
 	defer cancel()
-	return signaling.Open(parent, ctx, c.dialer, u, header, c.rest, query, s.metrics.phase)
+	trace := proxy.TraceOf(parent)
+	trace.Try(u.Name)
+	return signaling.Open(parent, ctx, c.dialer, u, header, c.rest, query, func(phase string, took time.Duration) {
+		s.metrics.phase(phase, took)
+		trace.Phase(phase, took)
+	})
 }
 
 // failed answers a handshake for which no upstream answered as it must.
@@ -272,7 +279,12 @@ func (s *Server) start(rt *route, c *course, ses *session, w http.ResponseWriter
 	}
 	ses.attach(down)
 	s.metrics.handshakes.WithLabelValues(rt.name, "ok").Inc()
-	s.log.Info("session opened", "session", ses.id, "connection", ses.key, "route", ses.route, "client", ses.client, "upstream", ses.upstream)
+	attrs := []slog.Attr{
+		slog.Uint64("session", ses.id), slog.String("connection", ses.key), slog.String("route", ses.route),
+		slog.Any("client", ses.client), slog.String("upstream", ses.upstream),
+	}
+	attrs = append(attrs, proxy.TraceOf(r.Context()).Take()...)
+	s.table.Load().sessionLog(s.log).LogAttrs(context.Background(), slog.LevelInfo, "session opened", attrs...)
 
 	var keys []gateKey
 	for _, side := range []struct {

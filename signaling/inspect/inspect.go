@@ -47,6 +47,9 @@ type Options struct {
 	// Admit is asked as that of signaling.Options.
 	Admit func(client netip.Addr) (done func(), ok bool)
 
+	// Access, if set, gets the lines about sessions, as that of signaling.Options.
+	Access *slog.Logger
+
 	Log *slog.Logger // nil: slog.Default
 }
 
@@ -128,6 +131,15 @@ type table struct {
 	router proxy.Router[*route]
 	admit  func(client netip.Addr) (done func(), ok bool)
 	routes []*route
+	access *slog.Logger // nil: none
+}
+
+// sessionLog is where the lines about sessions go.
+func (t *table) sessionLog(log *slog.Logger) *slog.Logger {
+	if t.access != nil {
+		return t.access
+	}
+	return log
 }
 
 func (t *table) close() {
@@ -154,7 +166,7 @@ func New(opt Options) (*Server, error) {
 // Reconfigure replaces the routes for new connections. Open sessions live on
 // untouched. With an error nothing has changed. Log is kept from New.
 func (s *Server) Reconfigure(opt Options) error {
-	t := &table{admit: opt.Admit}
+	t := &table{admit: opt.Admit, access: opt.Access}
 	var errs []error
 	for i := range opt.Routes {
 		rt, err := newRoute(&opt.Routes[i])

@@ -265,7 +265,7 @@ func (ses *session) finish() {
 	if c, ok := ses.out.last(); ok {
 		attrs = append(attrs, slog.Int("upstreamClose", c.code))
 	}
-	ses.srv.log.LogAttrs(context.Background(), slog.LevelInfo, "session closed", attrs...)
+	ses.srv.table.Load().sessionLog(ses.srv.log).LogAttrs(context.Background(), slog.LevelInfo, "session closed", attrs...)
 	ses.srv.sessions.remove(ses) // last: a drain returns then
 	close(ses.gone)
 }
