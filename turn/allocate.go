@@ -45,6 +45,9 @@ func (s *Server) handleAllocate(r *request) {
 		s.refuse(r, code)
 		return
 	}
+	if isTrial(r.user) {
+		want.lifetime = defaultLifetime
+	}
 	// 10. and 11. Quotas, and no new work while draining.
 	if s.draining.Load() {
 		s.refuseAllocate(r, 508)
@@ -227,6 +230,8 @@ func (s *Server) tryReserve(r *request) (code int, limit limitName) {
 	case l.Allocations > 0 && len(s.sessions) >= l.Allocations:
 		return 508, limitAllocations
 	case l.AllocationsPerUser > 0 && s.perUser[r.user] >= l.AllocationsPerUser:
+		return 486, limitPerUser
+	case isTrial(r.user) && s.perUser[r.user] >= trialAllocations:
 		return 486, limitPerUser
 	case l.AllocationsPerAddress > 0 && s.perAddress[addr] >= l.AllocationsPerAddress:
 		return 486, limitPerAddress

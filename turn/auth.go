@@ -173,7 +173,7 @@ func (r *request) madeWith(key wire.Key) bool {
 // answer takes as long as for a wrong password.
 func (s *Server) candidates(r *request, user string, a wire.Algorithm) (keys []wire.Key) {
 	passwords := r.set.passwords(user, r.now)
-	if ses := r.claimed(); ses != nil && ses.user == user && ses.algorithm == a && (!r.set.StrictExpiry || len(passwords) == 0 && r.stillKnown(user)) {
+	if ses := r.claimed(); ses != nil && ses.user == user && ses.algorithm == a && (!r.set.StrictExpiry && !isTrial(user) || len(passwords) == 0 && r.stillKnown(user)) {
 		keys = append(keys, ses.key)
 	}
 	for _, p := range passwords {

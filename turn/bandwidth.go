@@ -38,8 +38,8 @@ func (b *bandwidth) set(l Limits) {
 	defer b.mu.Unlock()
 	b.limits = l
 	b.total.SetRate(l.BytesPerSecond)
-	for _, u := range b.users {
-		u.SetRate(l.BytesPerSecondPerUser)
+	for user, u := range b.users {
+		u.SetRate(l.userRate(user))
 	}
 }
 
@@ -48,7 +48,7 @@ func (b *bandwidth) join(ses *session) {
 	b.mu.Lock()
 	u := b.users[ses.user]
 	if u == nil {
-		u = &userBudget{Budget: relay.NewBudget(b.limits.BytesPerSecondPerUser, &b.hits[limitUserBytes])}
+		u = &userBudget{Budget: relay.NewBudget(b.limits.userRate(ses.user), &b.hits[limitUserBytes])}
 		b.users[ses.user] = u
 	}
 	u.sessions++

@@ -95,7 +95,7 @@ func (l *leg) offer(have *installed, w offload.Binding) {
 // second, which only user space keeps.
 func (l *leg) forKernel() map[uint16]offload.Binding {
 	set, at := l.ses.s.settings.Load(), l.ses.at.Load()
-	if _, none := set.engine().(offload.None); none || l.gone.Load() || set.Limits.bytes() ||
+	if _, none := set.engine().(offload.None); none || l.gone.Load() || set.Limits.bytes() || isTrial(l.ses.user) ||
 		at.tuple.transport != UDP || at.tuple.away != 0 {
 		return nil
 	}

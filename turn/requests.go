@@ -199,6 +199,11 @@ func (s *Server) handleChannelBind(r *request) {
 		return
 	}
 	peer = v.Peer
+	if isTrial(ses.user) && s.relays.get(peer) == nil {
+		s.metrics.refusedPeers.Inc()
+		s.refuse(r, 403)
+		return
+	}
 	ses.mu.Lock()
 	defer ses.mu.Unlock()
 	l, other := ses.leg(peer.Addr().Is6()), ses.leg(!peer.Addr().Is6())
@@ -249,6 +254,9 @@ func (s *Server) judge(r *request, ses *session, sent netip.AddrPort, v peers.Ve
 	case !v.Allowed():
 		s.logRefusal(r, v)
 		return 403
+	case isTrial(ses.user) && !r.set.isExternal(v.Peer.Addr()):
+		s.metrics.refusedPeers.Inc()
+		return 403
 	case ses.leg(v.Peer.Addr().Is6()) == nil:
 		return 443 // an IPv4-mapped peer on an IPv6 allocation
 	}
@@ -287,7 +295,7 @@ func (s *Server) handleSend(r *request) {
 	}
 	l := ses.leg(v.Peer.Addr().Is6())
 	switch {
-	case l == nil:
+	case l == nil, isTrial(ses.user) && s.relays.get(v.Peer) == nil:
 		s.metrics.dropped.WithLabelValues("peer").Inc()
 	case r.msg.Has(wire.DontFragment):
 		l.relay.SendUnfragmented(v.Peer, data)

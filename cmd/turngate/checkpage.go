@@ -15,6 +15,7 @@ import (
 	"github.com/turngate/turngate/internal/limit"
 	"github.com/turngate/turngate/internal/pages"
 	"github.com/turngate/turngate/internal/proxy"
+	"github.com/turngate/turngate/turn"
 )
 
 // checks are what outlives a reload: the links that were given out, and how
@@ -31,8 +32,6 @@ const (
 
 	// trialLife is how long a credential of the check page makes allocations.
 	trialLife = 5 * time.Minute
-	// trialUser is what the user names of these credentials begin with.
-	trialUser = "check-page-"
 )
 
 func newChecks() *checks {
@@ -76,7 +75,7 @@ func (a *app) newCheckPage(p *plan) *checkPage {
 			return plan, nil
 		},
 		Servers: func(_ *http.Request, session string) (pages.Credential, error) {
-			cred, err := timeLimited(cfg, trialUser+session, trialLife, time.Now())
+			cred, err := timeLimited(cfg, turn.TrialUser+session, trialLife, time.Now())
 			return pages.Credential{Username: cred.username, Credential: cred.password}, err
 		},
 	})
