@@ -9,9 +9,10 @@ import (
 )
 
 // The services that we define in firewalld, each with its own senders: clients,
-// everybody, monitoring.
+// everybody, monitoring. None is called "turngate": a package may bring that one,
+// with ports of its own.
 const (
-	clientService  = tag
+	clientService  = tag + "-clients"
 	publicService  = tag + "-public" // relays, challenges of a CA
 	metricsService = tag + "-metrics"
 )

@@ -69,6 +69,11 @@ func TestFirewalldThatDoesNotRun(t *testing.T) {
 		}
 		return l
 	}
+	// A package brings a service of its own, which is neither ours nor changed.
+	packaged := `<service><short>turngate</short><port protocol="tcp" port="9"/></service>`
+	if err := os.WriteFile(filepath.Join(dir, "services", "turngate.xml"), []byte(packaged), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	before := list()
 	p := mustPlan(t, external())
 	if got := codes(read().Judge(p, sys)); !slices.Contains(got, DriftBoot) {
@@ -87,7 +92,7 @@ func TestFirewalldThatDoesNotRun(t *testing.T) {
 	if steps := read().Steps(read().Want(p)); len(steps) > 0 {
 		t.Errorf("applied again: %v", steps)
 	}
-	xml, err := os.ReadFile(filepath.Join(dir, "services", "turngate.xml"))
+	xml, err := os.ReadFile(filepath.Join(dir, "services", "turngate-clients.xml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +117,9 @@ func TestFirewalldThatDoesNotRun(t *testing.T) {
 	}
 	if own := read().Own; !own.IsEmpty() {
 		t.Errorf("still ours: %v", own.Lines())
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "services", "turngate.xml")); err != nil || string(got) != packaged {
+		t.Errorf("the service of a package: %s, %v", got, err)
 	}
 }
 
@@ -210,7 +218,7 @@ func TestFirewalldThatRuns(t *testing.T) {
 	pending := change(p)
 	s.wantPass(true, host4, 3478)
 	s.wantPass(true, host6, 3478)
-	if out := s.must("", "firewall-cmd", "--permanent", "--get-services"); slices.Contains(strings.Fields(out), "turngate") {
+	if out := s.must("", "firewall-cmd", "--permanent", "--get-services"); strings.Contains(out, "turngate-") {
 		t.Error("permanent before it is confirmed")
 	}
 	if err := RollBack(ctx, s.sys, pending.ID); err != nil {

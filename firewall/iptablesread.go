@@ -41,7 +41,8 @@ func parseIPTables(family, table, listing string) []*chain {
 }
 
 func iptablesRule(line string, words []string, declare func(string)) rule {
-	r := rule{text: strings.TrimSpace(strings.SplitN(line, " ", 3)[2])}
+	_, text, _ := strings.Cut(strings.TrimPrefix(line, "-A "), " ")
+	r := rule{text: text}
 	negate := false
 	for i := 0; i < len(words); i++ {
 		word := words[i]
