@@ -67,7 +67,11 @@ func (s Starter) TOML() []byte {
 	if s.User != "" {
 		b.WriteString("\n[[turn.user]]\n")
 		line("name", s.User, "", "")
-		line("password", EscapeSecret(s.Password), "", "")
+		password := EscapeSecret(s.Password)
+		if s.PasswordFile != "" {
+			password = "file:" + s.PasswordFile
+		}
+		line("password", password, "", "")
 	}
 	b.WriteString("\n[[signaling]]\npreset = \"trtc\"  # path \"/ws/\"\n\n[[logger]]\npreset = \"trtc\"  # path \"/logger/\"\n")
 	return []byte(b.String())
