@@ -175,6 +175,7 @@ func (a *app) firstSteps(p *plan) string {
 		return ""
 	}
 	return "For the TRTC page (see also: turngate client plain, turngate client trtc --unified):\n\n" + snippet +
-		"\nTo make it permanent: turngate config init turngate.toml, edit the file, then\n" +
+		"\nTo see from a browser whether everything works: turngate check-link\n" +
+		"To make it permanent: turngate config init turngate.toml, edit the file, then\n" +
 		"turngate serve --config turngate.toml.\n\n"
 }
