@@ -72,7 +72,7 @@ code.`,
 	f := cmd.Flags()
 	f.StringVar(&o.fromClient, "from-client", "", "look as a client does at the turngate with this URL")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
-	f.BoolVar(&o.nagios, "nagios", false, "print one line for Nagios, Icinga or Zabbix")
+	f.BoolVar(&o.nagios, "nagios", false, "print one line for Nagios, Icinga or Zabbix; without the tries that the server must refuse, and logs")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print only what is wrong")
 	f.BoolVar(&o.local, "local", false, "ask nobody but this host: no upstreams")
 	f.BoolVar(&o.warningsOK, "warnings-ok", false, "exit code 0 also with warnings, for keepalived and health checks")
@@ -256,9 +256,8 @@ func (o *checkOptions) serverPaths(ctx context.Context, cfg *config.Config, st s
 			}})
 		}
 	}
-	t := &checkedTURN{refuses: true, wait: turnWait, external: ourAddresses(addresses)}
-	t.user, t.password = o.user, o.password
-	if t.password == "" {
+	t := &checkedTURN{refuses: !o.nagios, wait: turnWait, user: o.user, password: o.password}
+	if t.user == "" || t.password == "" {
 		if cred, err := chooseCredential(withKeptSecret(cfg), o.user, 0, time.Now()); err == nil {
 			t.user, t.password = cred.username, cred.password
 		}

@@ -30,7 +30,7 @@ func (o *checkOptions) clientChecks(ctx context.Context) (subject string, checks
 	if err != nil {
 		return "", nil, err
 	}
-	t := &checkedTURN{client: true, refuses: true, wait: turnWait, user: o.user, password: o.password}
+	t := &checkedTURN{client: true, refuses: !o.nagios, wait: turnWait, user: o.user, password: o.password}
 	t.doors = o.clientDoors(site)
 	run := func(name string, g doctor.Group, f func(context.Context) []doctor.Finding) {
 		checks = append(checks, doctor.Check{Name: name, Group: g, Run: f})

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os/exec"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/turngate/turngate/config"
+	"github.com/turngate/turngate/firewall"
 	"github.com/turngate/turngate/internal/doctor"
 	"github.com/turngate/turngate/internal/doctor/machine"
 )
@@ -124,90 +124,50 @@ func checkSockets(m machine.Machine, cfg *config.Config, pid int) (found []docto
 	return found
 }
 
-// firewallCheck compares the rules of the host with the configuration. It is nil
-// where no such comparison is built in; then only the kernel's own rules are looked at.
-var firewallCheck func(ctx context.Context, cfg *config.Config) []doctor.Finding
-
+// checkFirewall compares the live rules of this host with what the configuration
+// needs.
 func checkFirewall(ctx context.Context, cfg *config.Config) []doctor.Finding {
-	if firewallCheck != nil {
-		return firewallCheck(ctx, cfg)
+	unknown := func(err error) []doctor.Finding {
+		return []doctor.Finding{doctor.As(doctor.FirewallUnknown, "the firewall of this host was not looked at: %v", err)}
 	}
-	out, err := exec.CommandContext(ctx, "nft", "list", "ruleset").CombinedOutput()
-	switch {
-	case errors.Is(err, exec.ErrNotFound):
-		return []doctor.Finding{doctor.As(doctor.FirewallUnknown, "the program nft is not installed: the host's firewall was not looked at")}
-	case err != nil:
-		return []doctor.Finding{doctor.As(doctor.FirewallUnknown, "the host's firewall cannot be read: run the check as root")}
+	if err := needRoot(); err != nil {
+		return unknown(err)
 	}
-	return judgeRuleset(string(out), cfg)
-}
-
-// judgeRuleset finds ports that no rule names although the input chain drops what
-// none does. It knows no more of the rules: jumps, sets and interfaces may let a
-// port in all the same, so it warns.
-func judgeRuleset(rules string, cfg *config.Config) []doctor.Finding {
-	if !closedInput(rules) {
-		return []doctor.Finding{doctor.As(doctor.FirewallOK, "the host's firewall lets everything in that no rule drops")}
+	o, err := firewallOptions(cfg)
+	if err != nil {
+		return unknown(err)
 	}
-	var missing []string
-	for _, w := range wantedPorts(cfg) {
-		if !mentions(rules, w.network, w.at.Port) {
-			missing = append(missing, fmt.Sprintf("%s %d", w.network, w.at.Port))
+	ownMachine(&o)
+	plan, err := firewall.New(o)
+	if err != nil {
+		return unknown(err)
+	}
+	host := firewall.Host()
+	live, err := firewall.Read(ctx, host, "")
+	if err != nil {
+		return unknown(err)
+	}
+	var found []doctor.Finding
+	for _, d := range live.Judge(plan, host) {
+		if d.Note {
+			continue // for who plans the firewall
 		}
-	}
-	if len(missing) > 0 {
-		slices.Sort(missing)
-		return []doctor.Finding{doctor.As(doctor.FirewallBlocks, "the host's firewall drops what no rule names, and none names %s",
-			strings.Join(slices.Compact(missing), ", ")).At(doctor.Warn)}
-	}
-	return []doctor.Finding{doctor.As(doctor.FirewallOK, "the host's firewall names every port of the configuration")}
-}
-
-// closedInput reports whether an input chain drops or rejects by its policy or its last rule.
-func closedInput(rules string) bool {
-	inside, last := false, ""
-	for line := range strings.Lines(rules) {
-		line = strings.TrimSpace(line)
-		switch {
-		case strings.Contains(line, "hook input"):
-			if inside = true; strings.Contains(line, "policy drop") {
-				return true
-			}
-			last = ""
-		case inside && line == "}":
-			if inside = false; strings.HasPrefix(last, "reject") || last == "drop" {
-				return true
-			}
-		case line != "":
-			last = line
+		f := doctor.As(doctor.FirewallBlocks, "%s", d.What)
+		if d.Fix != "" {
+			f = f.Do("%s; see: turngate firewall check", d.Fix)
 		}
-	}
-	return false
-}
-
-// mentions reports whether a rule lets a port in. Services that have a name in nft are
-// written by it.
-func mentions(rules, network string, port uint16) bool {
-	names := map[uint16][]string{443: {"443", "https"}, 3478: {"3478", "stun", "nat-stun-port"}}[port]
-	if names == nil {
-		names = []string{fmt.Sprint(port)}
-	}
-	for line := range strings.Lines(rules) {
-		if !strings.Contains(line, "dport") || !strings.Contains(line, "accept") || !strings.Contains(line, network) && !strings.Contains(line, "th dport") {
-			continue
+		if d.Code != firewall.DriftClosed && d.Code != firewall.DriftForeign {
+			f = f.At(doctor.Warn)
 		}
-		for _, word := range strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" ,{}\t\n", r) }) {
-			lo, hi, ranged := strings.Cut(word, "-")
-			var l, h uint16
-			if slices.Contains(names, word) {
-				return true
-			}
-			if _, err := fmt.Sscan(lo+" "+hi, &l, &h); ranged && err == nil && l <= port && port <= h {
-				return true
-			}
-		}
+		found = append(found, f)
 	}
-	return false
+	if found == nil && len(live.Backends()) == 0 {
+		return []doctor.Finding{doctor.As(doctor.FirewallOK, "nothing on this host filters packets")}
+	}
+	if found == nil {
+		return []doctor.Finding{doctor.As(doctor.FirewallOK, "the firewall of this host lets pass what the configuration needs")}
+	}
+	return found
 }
 
 func checkSELinux(m machine.Machine) []doctor.Finding {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/turngate/turngate/internal/doctor"
@@ -27,7 +28,6 @@ type checkedTURN struct {
 	password string
 	client   bool           // looked at from a client
 	stun     netip.AddrPort // server outside for the way out; not valid: none
-	external []netip.Addr   // what relays should be seen as; empty: not known
 	refuses  bool           // try what has to be refused
 	wait     time.Duration  // for each door
 }
@@ -193,6 +193,8 @@ func (t *checkedTURN) shut(d turnDoor, err error) through {
 		outcome, text = doctor.TransportSilent, "the connection opens, and nothing answers in it"
 	case errors.Is(err, turnprobe.ErrSilence), cause == proxy.CauseTimeout, cause == proxy.CauseUnreachable:
 		outcome, text = doctor.TransportSilent, "no answer"
+	case errors.Is(err, syscall.EPERM):
+		outcome, text = doctor.TransportSilent, "the firewall of this machine does not let it out"
 	case cause == proxy.CauseRefused:
 		outcome, text = doctor.TransportRefused, "the port is closed"
 	case strings.HasPrefix(text, "TLS: "):
