@@ -34,6 +34,16 @@ func (m Machine) read(name string) (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
+// network reads a file of /proc/net. That of the thread counts: threads may be in
+// several network namespaces, and /proc/net is that of the first one.
+func (m Machine) network(file string) (string, error) {
+	text, err := m.read("proc/thread-self/net/" + file)
+	if err != nil { // before Linux 3.17
+		return m.read("proc/net/" + file)
+	}
+	return text, nil
+}
+
 // Number reads a file that holds one number.
 func (m Machine) Number(name string) (int64, error) {
 	text, err := m.read(name)
@@ -126,7 +136,7 @@ func (m Machine) Sockets() ([]Socket, error) {
 	var list []Socket
 	read := 0
 	for _, file := range []string{"tcp", "tcp6", "udp", "udp6"} {
-		text, err := m.read("proc/net/" + file)
+		text, err := m.network(file)
 		if err != nil {
 			continue // no IPv6
 		}
@@ -220,7 +230,7 @@ func (m Machine) OpenFiles(pid int) (have int, limit int64, err error) {
 // UDPBufferErrors counts the datagrams that were lost for full receive buffers since
 // the start of the system, or of the network namespace.
 func (m Machine) UDPBufferErrors() (int64, error) {
-	text, err := m.read("proc/net/snmp")
+	text, err := m.network("snmp")
 	if err != nil {
 		return 0, err
 	}
