@@ -55,6 +55,6 @@ func FuzzNginx(f *testing.F) {
 }
 func FuzzCoturn(f *testing.F) { fuzz(f, "turnserver.conf", "testdata/*/etc/turnserver.conf") }
 func FuzzCommand(f *testing.F) {
-	fuzz(f, "run.sh", "testdata/*/root/*.sh", "testdata/*/etc/systemd/system/*")
+	fuzz(f, "run.sh", "testdata/*/opt/*.sh", "testdata/*/etc/systemd/system/*")
 }
 func FuzzHAProxy(f *testing.F) { fuzz(f, "haproxy.cfg", "testdata/*/etc/haproxy/haproxy.cfg") }

@@ -25,7 +25,7 @@ var cases = []struct {
 	opts  Options
 }{
 	{dir: "recipe", files: []string{"/etc/nginx/nginx.conf", "/etc/coturn/turnserver.conf"}},
-	{dir: "recipe-script", files: []string{"/root/turn.sh"}, opts: Options{ExternalIP: "14.3.3.3"}},
+	{dir: "recipe-script", files: []string{"/opt/turn.sh"}, opts: Options{ExternalIP: "14.3.3.3"}},
 	{dir: "debian-nginx", files: []string{"/etc/nginx/nginx.conf"}},
 	{dir: "debian-coturn", files: []string{"/etc/turnserver.conf"}},
 	{dir: "debian-haproxy", files: []string{"/etc/haproxy/haproxy.cfg"}},
@@ -38,7 +38,7 @@ var cases = []struct {
 	{dir: "coturn-matrix", files: []string{"/etc/turnserver.conf"}},
 	{dir: "coturn-jitsi", files: []string{"/etc/turnserver.conf"}},
 	{dir: "coturn-bbb", files: []string{"/etc/turnserver.conf"}},
-	{dir: "docker-coturn", files: []string{"/root/run.sh"}},
+	{dir: "docker-coturn", files: []string{"/opt/run.sh"}},
 	{dir: "systemd-coturn", files: []string{"/etc/systemd/system/turn.service"}},
 	{dir: "haproxy-wss", files: []string{"/etc/haproxy/haproxy.cfg"}},
 }
