@@ -171,7 +171,7 @@ func TestAnInterfaceThatTakesNoFramesIsNotSentAny(t *testing.T) {
 		p0, _ = net.InterfaceByName("p0")
 		features, err = xdpFeatures(p0.Index)
 	})
-	if errors.Is(err, errNoFeatures) {
+	if errors.Is(err, errNoFeatures) && !testnet.Must("xdp") {
 		t.Skip(err)
 	}
 	if err != nil || features&featureTransmit != 0 {
