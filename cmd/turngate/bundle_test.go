@@ -72,7 +72,6 @@ name = "second"
 password = "s3cret-of-the-second"
 passwords = ["s3cret-before-the-change"]
 `)
-	g.waitForSocket(t)
 	// What clients send, in the log and elsewhere.
 	g.get(t, "/ws/?userSig=s3cret-user-sig")
 	g.get(t, "/ice?token=s3cret-token-of-the-api")

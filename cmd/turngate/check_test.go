@@ -22,22 +22,7 @@ import (
 // check runs the check of a gate on itself and returns the report.
 func (g *gate) check(t testing.TB, args ...string) (doctor.Report, int) {
 	t.Helper()
-	g.waitForSocket(t)
 	return runCheck(t, append([]string{"--config", g.file()}, args...)...)
-}
-
-func (g *gate) waitForSocket(t testing.TB) {
-	t.Helper()
-	for ctx := deadline(t); ; {
-		c, err := net.Dial("unix", filepath.Join(g.dir, "admin.sock"))
-		if err == nil {
-			c.Close()
-			return
-		}
-		if ctx.Err() != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 func runCheck(t testing.TB, args ...string) (r doctor.Report, code int) {
@@ -253,7 +238,6 @@ func TestCheckTellsWhatTheServerKnows(t *testing.T) {
 	refused := closedPort(t)
 	g := startGateWith(t, "", "[turn.limits]\nauth_failures = 3", "[[signaling]]\npath = \"/ws/\"\nupstream = [\"http://"+refused+"/\"]\n"+
 		"[[logger]]\npath = \"/logger/\"\nspool = \"1MiB\"\nupstream = [\"http://"+refused+"/\"]")
-	g.waitForSocket(t)
 	good, err := os.ReadFile(g.file())
 	if err != nil {
 		t.Fatal(err)
@@ -276,7 +260,6 @@ func TestCheckTellsWhatTheServerKnows(t *testing.T) {
 
 func TestCheckAsMonitoringReadsIt(t *testing.T) {
 	g := startGate(t, routesTo(closedPort(t)))
-	g.waitForSocket(t)
 	var out, stderr bytes.Buffer
 	code := run([]string{"check", "--config", g.file(), "--ca", g.certFile(), "--nagios"}, nil, &out, &stderr)
 	if code != 2 || strings.Count(out.String(), "\n") != 1 || !strings.HasPrefix(out.String(), "TURNGATE CRITICAL - TG-042 ") || !strings.Contains(out.String(), " | ok=") {
@@ -300,7 +283,6 @@ func TestCheckAsMonitoringReadsIt(t *testing.T) {
 func TestCheckFromAClient(t *testing.T) {
 	cloud := checkedCloud(t)
 	g := startGate(t, routesTo(cloud.Addr)+"\n[turn.api]\npath = \"/ice\"\ntokens = [\"a-token-of-the-test\"]")
-	g.waitForSocket(t)
 	from := func(args ...string) (doctor.Report, int) {
 		return runCheck(t, append([]string{"--from-client", "https://" + g.https.String() + "/", "--turn-port", fmt.Sprint(g.turnUDP.Port()), "--ca", g.certFile()}, args...)...)
 	}

@@ -38,7 +38,6 @@ func (g *gate) checkCall(t *testing.T, call, token string) (int, map[string]any)
 
 func TestCheckLinkCommand(t *testing.T) {
 	g := startGate(t, "")
-	g.waitForSocket(t)
 	ask := func(args ...string) (int, string, string) {
 		var out, errs bytes.Buffer
 		code := run(append([]string{"check-link", "--config", g.file()}, args...), strings.NewReader(""), &out, &errs)

@@ -62,6 +62,9 @@ func startGateWith(t testing.TB, https, turn, extra string) *gate {
 		t.Fatal(err)
 	}
 	g.app = a
+	if err := a.admin.Listen(); err != nil { // before it serves, as the command does it
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g.stopServe = cancel
 	go func() { g.served <- a.serve(ctx, g.now) }()
