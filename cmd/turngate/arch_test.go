@@ -19,7 +19,7 @@ const module = "github.com/turngate/turngate"
 // internal/testnet besides, and tests of cmd/turngate everything. Changing the
 // table is a design decision and gets a note in docs/decisions.
 var mayImport = map[string][]string{
-	"cmd/turngate":    {"config", "signaling", "turn", "logger", "firewall", "internal"},
+	"cmd/turngate":    {"config", "signaling", "turn", "logger", "firewall", "internal", "docs"},
 	"config":          {},
 	"config/importer": {"config"},
 	"signaling":       {"internal/proxy", "internal/limit", "internal/poller"},
@@ -49,6 +49,9 @@ var mayImport = map[string][]string{
 	"internal/pages":     {"internal/limit"},
 	"internal/testnet":   {"internal/testnet"},
 	"internal/accesslog": {},
+	"internal/manual":    {},
+
+	"docs": {}, // the documents, for "turngate help"
 
 	"scripts": {"config"}, // its tests
 }
@@ -76,6 +79,7 @@ var homes = map[string][]string{
 	"golang.org/x/net":                      {"turn/relay", "signaling", "logger", "internal/proxy", "internal/testnet"},
 	"golang.org/x/sys":                      {"turn/relay", "turn/offload", "internal/edge", "internal/proxy", "internal/admin", "internal/testnet"},
 	"golang.org/x/term":                     {"cmd/turngate"},
+	"github.com/yuin/goldmark":              {"internal/manual"},
 	"github.com/pion/webrtc/v4":             {"internal/testnet"},
 	"github.com/pion/ice/v4":                {"internal/testnet"},
 	"github.com/pion/interceptor":           {"internal/testnet"},

@@ -83,6 +83,7 @@ func newRootCommand(io streams) *cobra.Command {
 	for _, packager := range packagers {
 		root.AddCommand(packager(io))
 	}
+	root.SetHelpCommand(newHelpCommand(io, root))
 	return root
 }
 
