@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/fips140"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -43,7 +44,7 @@ type DialOptions struct {
 type Dialer struct {
 	opt   DialOptions
 	dns   *resolver
-	roots *x509.CertPool // nil: the system's
+	good  *chains
 	tcp   net.Dialer
 	guard Guard // nil: none
 }
@@ -84,18 +85,20 @@ func NewDialer(opt DialOptions) (*Dialer, error) {
 		dns: newResolver(opt.Lookup),
 		tcp: net.Dialer{KeepAliveConfig: keepAlive, Control: control},
 	}
+	var roots *x509.CertPool // the system's
 	if opt.CAFile != "" {
 		pem, err := os.ReadFile(opt.CAFile)
 		if err != nil {
 			return nil, fmt.Errorf("upstream ca: %v", err)
 		}
-		if d.roots, err = x509.SystemCertPool(); err != nil {
-			d.roots = x509.NewCertPool()
+		if roots, err = x509.SystemCertPool(); err != nil {
+			roots = x509.NewCertPool()
 		}
-		if !d.roots.AppendCertsFromPEM(pem) {
+		if !roots.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("upstream ca: %s holds no certificate in PEM form", opt.CAFile)
 		}
 	}
+	d.good = newChains(roots)
 	return d, nil
 }
 
@@ -301,14 +304,21 @@ func (d *Dialer) secure(ctx context.Context, c net.Conn, name string, protos ...
 	ctx, cancel := context.WithTimeout(ctx, d.opt.TLS)
 	defer cancel()
 	// A session may move to another socket below its TLS later.
-	t := tls.Client(&poller.Rebasable{Conn: c}, &tls.Config{
+	config := &tls.Config{
 		ServerName:                  name,
-		RootCAs:                     d.roots,
+		RootCAs:                     d.good.roots,
 		MinVersion:                  tls.VersionTLS12,
 		NextProtos:                  protos,
 		CurvePreferences:            upstreamCurves,
 		DynamicRecordSizingDisabled: true,
-	})
+	}
+	if !fips140.Enabled() { // crypto/tls then has rules for chains that nobody else can apply
+		config.InsecureSkipVerify = true // VerifyConnection does it, in every handshake
+		config.VerifyConnection = func(cs tls.ConnectionState) error {
+			return d.good.verify(name, cs.PeerCertificates, time.Now())
+		}
+	}
+	t := tls.Client(&poller.Rebasable{Conn: c}, config)
 	if err := t.HandshakeContext(ctx); err != nil {
 		c.Close()
 		return nil, err

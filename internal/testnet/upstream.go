@@ -109,14 +109,18 @@ type Upstream struct {
 	Conns    atomic.Int64 // TCP connections accepted
 	Requests atomic.Int64 // HTTP requests read (handler upstreams only)
 
-	cert  atomic.Pointer[tls.Certificate]
-	mu    sync.Mutex
-	names []string // SNI in order
-	open  map[net.Conn]bool
+	cert    atomic.Pointer[tls.Certificate]
+	version atomic.Uint32 // of TLS, the highest; zero: Go's
+	mu      sync.Mutex
+	names   []string // SNI in order
+	open    map[net.Conn]bool
 }
 
 // SetCertificate changes the certificate for new connections.
 func (u *Upstream) SetCertificate(c tls.Certificate) { u.cert.Store(&c) }
+
+// SetVersion changes the highest version of TLS for new connections.
+func (u *Upstream) SetVersion(v uint16) { u.version.Store(uint32(v)) }
 
 // Port returns the port of Addr.
 func (u *Upstream) Port() string {
@@ -204,7 +208,7 @@ func (u *Upstream) server(h http.Handler) *http.Server {
 }
 
 func (u *Upstream) tlsConfig(protos ...string) *tls.Config {
-	return &tls.Config{
+	config := &tls.Config{
 		NextProtos: protos,
 		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			u.mu.Lock()
@@ -213,6 +217,16 @@ func (u *Upstream) tlsConfig(protos ...string) *tls.Config {
 			return u.cert.Load(), nil
 		},
 	}
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		v := u.version.Load()
+		if v == 0 {
+			return nil, nil
+		}
+		c := config.Clone()
+		c.MaxVersion = uint16(v)
+		return c, nil
+	}
+	return config
 }
 
 func (u *Upstream) listen(t testing.TB) net.Listener {
