@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // usage is the memory of a proxy's processes, in bytes.
@@ -16,10 +18,6 @@ type usage struct {
 	pss int64 // shared pages by their share
 	rss int64
 }
-
-// tick is the unit of the times in /proc/PID/stat: USER_HZ, 100 on every
-// platform that Go runs on.
-const tick = time.Second / 100
 
 // family returns a process and its descendants.
 func family(root int) ([]int, error) {
@@ -57,7 +55,8 @@ func stat(file string) (fields []string, pid int, err error) {
 	return strings.Fields(string(b[end+1:])), pid, err
 }
 
-// cpu returns the time that a proxy's processes have run.
+// cpu returns the time that a proxy's processes have run, by their clocks: those of /proc/PID/stat
+// stand still for 10 ms.
 func (p *proxy) cpu() (time.Duration, error) {
 	pids, err := family(p.pid)
 	if err != nil {
@@ -65,13 +64,11 @@ func (p *proxy) cpu() (time.Duration, error) {
 	}
 	var sum time.Duration
 	for _, pid := range pids {
-		fields, _, err := stat(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			return 0, err
+		var ts unix.Timespec
+		if err := unix.ClockGettime(int32(^pid<<3|2), &ts); err != nil { // clock_getcpuclockid(3)
+			return 0, fmt.Errorf("CPU clock of process %d: %w", pid, err)
 		}
-		user, _ := strconv.Atoi(fields[11])
-		system, _ := strconv.Atoi(fields[12])
-		sum += time.Duration(user+system) * tick
+		sum += time.Duration(ts.Nano())
 	}
 	return sum, nil
 }
