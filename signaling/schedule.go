@@ -79,6 +79,14 @@ var (
 // configured: for all sdkAppIds.
 func DefaultSchedulers() []string { return slices.Concat(defaultMainland, defaultInternational) }
 
+// Schedulers are the ones that are asked for an application when none is configured.
+func Schedulers(sdkAppID uint64) []string {
+	if proxy.International(sdkAppID) {
+		return slices.Clone(defaultInternational)
+	}
+	return slices.Clone(defaultMainland)
+}
+
 const (
 	maxScheduleRequest = 64 << 10
 	maxSubRequest      = 256 << 10

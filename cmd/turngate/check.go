@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,8 +42,11 @@ type checkOptions struct {
 	// With fromClient.
 	user, password, token string
 	wss, log              string
+	schedule              string
 	turnPort              uint16
 	proxy                 string
+
+	tell func(ctx context.Context, r doctor.Report) // what came of a check with a link
 }
 
 // exitUnknown is what monitoring takes for "not known": the check itself could
@@ -60,17 +64,24 @@ configuration and asks the running turngate; with --from-client it sees what a
 client sees, from any machine:
 
   turngate check --from-client https://proxy.example.com/ --user NAME
+  turngate check --from-client "https://proxy.example.com/check#k7Q2..."
 
-A password or token comes from --password and --token, or from the variables
+The second form takes a link of "turngate check-link", once. It brings a
+credential, the routes and the transports of the server, and the server tells
+what it saw of each request, so that a firewall on the way is told from trouble
+behind the server. A password or token comes from --password and --token, or from the variables
 TURNGATE_PASSWORD and TURNGATE_TOKEN, which others on this machine cannot see.
 
-Exit codes are those of monitoring plugins: 0 all is well, 1 warnings, 2
-failures, 3 the check could not be made. "turngate explain TG-061" explains a
+The last lines say in one sentence which path is dead, signaling or media; the
+error 5501 of the TRTC SDK means either. Exit codes are those of monitoring
+plugins: 0 all is well, 1 warnings, 2 failures, 3 the check could not be made.
+With --nagios the figures behind the bar are counts, the paths (0 works, 1 with
+warnings, 2 dead), times, loss and the days that the certificate has left. "turngate explain TG-061" explains a
 code.`,
 		Args: usageArgs(cobra.NoArgs),
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.fromClient, "from-client", "", "look as a client does at the turngate with this URL")
+	f.StringVar(&o.fromClient, "from-client", "", "look as a client does at the turngate with this URL, or with this link of \"turngate check-link\"")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
 	f.BoolVar(&o.nagios, "nagios", false, "print one line for Nagios, Icinga or Zabbix; without the tries that the server must refuse, and logs")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print only what is wrong")
@@ -85,6 +96,7 @@ code.`,
 	f.StringVar(&o.token, "token", "", "with --from-client: token of turn.api, to get a credential (default: $TURNGATE_TOKEN)")
 	f.StringVar(&o.wss, "wss-path", "/ws/", "with --from-client: path of the WebSocket route, empty for none")
 	f.StringVar(&o.log, "log-path", "/logger/", "with --from-client: path of the log route, empty for none")
+	f.StringVar(&o.schedule, "schedule-path", "", "with --from-client: path of trtc.schedule, such as /schedule/; empty for none")
 	f.Uint16Var(&o.turnPort, "turn-port", 3478, "with --from-client: TURN port, 0 for none")
 	f.StringVar(&o.proxy, "proxy", "env", "with --from-client: proxy for HTTPS, as a browser uses it; env for that of the variables, empty for none")
 	configFlag(cmd)
@@ -129,7 +141,11 @@ func (o *checkOptions) report(ctx context.Context, s streams, cmd *cobra.Command
 		return doctor.Report{}, err
 	}
 	found := doctor.Run(ctx, o.timeout, checks)
-	return doctor.NewReport(subject, fullVersion(), at, time.Since(at), found), nil
+	report := doctor.NewReport(subject, fullVersion(), at, time.Since(at), found)
+	if o.tell != nil {
+		o.tell(ctx, report)
+	}
+	return report, nil
 }
 
 func (o *checkOptions) write(s streams, r doctor.Report) error {
@@ -242,16 +258,20 @@ func (o *checkOptions) serverPaths(ctx context.Context, cfg *config.Config, st s
 	}})
 	if !o.local {
 		d := make(dialers)
+		var clock sync.Once
 		for _, k := range []struct {
 			a     asks
 			group doctor.Group
 			make  func(*config.Config, dialers) ([]checkedRoute, error)
-		}{{wssAsks, doctor.Signaling, signalingRoutes}, {logAsks, doctor.Logs, logRoutes}} {
+		}{{wssAsks, doctor.Signaling, signalingRoutes}, {logAsks, doctor.Logs, logRoutes}, {scheduleAsks, doctor.Signaling, scheduleRoutes}} {
 			routes, err := k.make(cfg, d)
 			if err != nil {
 				return nil, err
 			}
-			checks = append(checks, doctor.Check{Name: string(k.group), Group: k.group, Run: func(ctx context.Context) []doctor.Finding {
+			for i := range routes {
+				routes[i].clock = &clock
+			}
+			checks = append(checks, doctor.Check{Name: k.a.what, Group: k.group, Run: func(ctx context.Context) []doctor.Finding {
 				return k.a.checkRoutes(ctx, routes, checked)
 			}})
 		}

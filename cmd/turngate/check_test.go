@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,7 +17,9 @@ import (
 	"time"
 
 	"github.com/turngate/turngate/internal/doctor"
+	"github.com/turngate/turngate/internal/pages"
 	"github.com/turngate/turngate/internal/testnet"
+	"github.com/turngate/turngate/internal/testnet/trtccloud"
 )
 
 // check runs the check of a gate on itself and returns the report.
@@ -309,6 +312,165 @@ func TestCheckFromAClient(t *testing.T) {
 	r, _ = runCheck(t, "--from-client", "https://"+g.https.String()+"/", "--token", "a-token-of-the-test", "--turn-port", "0")
 	wantFinding(t, r, doctor.CredentialMissing, doctor.Fail, "not sent")
 	wantFinding(t, r, doctor.CertUntrusted, doctor.Fail)
+}
+
+// A link needs no credential and no paths, and the server tells what it saw.
+func TestCheckFromAClientWithALink(t *testing.T) {
+	cloud := checkedCloud(t)
+	refused := closedPort(t)
+	g := startGate(t, routesTo(cloud.Addr)+"[[signaling]]\npath = \"/closed/\"\nupstream = [\"http://"+refused+"/\"]\norigins = [\"https://app.example.com\"]\n")
+	link := func() string {
+		l, err := g.checkLink("", time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.URL
+	}
+	used := link()
+	r, code := runCheck(t, "--from-client", used, "--ca", g.certFile())
+	for _, c := range []doctor.Code{doctor.CertOK, doctor.WebOK, doctor.UDPOK, doctor.TCPOK, doctor.TLSOK, doctor.LoopOK, doctor.RefusesOK} {
+		wantFinding(t, r, c, doctor.OK)
+	}
+	wantFinding(t, r, doctor.WssOK, doctor.OK, "/ws/", "answered by "+cloud.Addr, "101")
+	wantFinding(t, r, doctor.LogOK, doctor.OK, "/logger/", "answered by "+cloud.Addr)
+	wantFinding(t, r, doctor.WssBlocked, doctor.Fail, "/closed/", "the server does not reach its upstream "+refused, "refused")
+	if code != 2 || !strings.HasPrefix(r.Verdict, "The signaling path is dead and the media path works") {
+		t.Errorf("exit code %d, %q; want 2 and that signaling is dead", code, r.Verdict)
+	}
+	if g.logs.line("check page ended", `"result":"fails"`, `"failed":1`) == "" {
+		t.Errorf("no line in the log about the end of the check")
+	}
+	_, token, _ := strings.Cut(used, "#")
+	text, _ := json.Marshal(r)
+	if strings.Contains(string(text), token) || strings.Contains(g.logs.String(), token) {
+		t.Error("the token is in the report or in the log")
+	}
+
+	for _, tt := range []struct {
+		name, link, words string
+		args              []string
+	}{
+		{"a link that was used", used, "each works once", []string{"--ca", g.certFile()}},
+		{"a link of nobody", strings.TrimSuffix(used, token) + "guess", "does not know this link", []string{"--ca", g.certFile()}},
+		{"a page that is none", "https://" + g.https.String() + "/nowhere#guess", "404", []string{"--ca", g.certFile()}},
+		{"a server that is not trusted", link(), "not sent", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, code := runCheck(t, append([]string{"--from-client", tt.link}, tt.args...)...)
+			wantFinding(t, r, doctor.CredentialMissing, doctor.Fail, tt.words)
+			if code != 2 {
+				t.Errorf("exit code %d, want 2", code)
+			}
+		})
+	}
+	var out, stderr bytes.Buffer
+	if code := run([]string{"check", "--from-client", "http://x/#secret"}, nil, &out, &stderr); code != 3 || strings.Contains(stderr.String(), "secret") {
+		t.Errorf("exit code %d, %q; want 3 and no token", code, stderr.String())
+	}
+}
+
+// Something between client and server, and something behind the server, look the
+// same to a client; with a link the server tells which it is.
+func TestALinkTellsTheWayFromWhatIsBehindTheServer(t *testing.T) {
+	broken := errors.New("no answer")
+	route := checkedRoute{path: "/ws/"}
+	for _, tt := range []struct {
+		name string
+		told pages.Result
+		err  error
+		want doctor.Code
+	}{
+		{"never arrived", pages.Result{}, broken, doctor.WssNotHere},
+		{"never arrived, and answered", pages.Result{}, nil, doctor.WssNotHere},
+		{"the answer is lost", pages.Result{Arrived: true, Ended: true, Status: 101, Upstream: "a:443"}, broken, doctor.WssNotBack},
+		{"not answered yet", pages.Result{Arrived: true}, broken, doctor.WssBlocked},
+		{"upstream not in DNS", pages.Result{Arrived: true, Ended: true, Status: 502, Outcome: "upstream_dns"}, nil, doctor.WssDNS},
+		{"upstream inspected", pages.Result{Arrived: true, Ended: true, Status: 502, Outcome: "upstream_tls_issuer"}, nil, doctor.WssIssuer},
+		{"upstream expired", pages.Result{Arrived: true, Ended: true, Status: 502, Outcome: "upstream_tls_expired"}, nil, doctor.WssTLS},
+		{"company proxy", pages.Result{Arrived: true, Ended: true, Status: 502, Outcome: "upstream_proxy_auth"}, nil, doctor.WssProxy},
+		{"upstream silent", pages.Result{Arrived: true, Ended: true, Status: 504, Outcome: "upstream_timeout"}, nil, doctor.WssBlocked},
+		{"refused by a rule", pages.Result{Arrived: true, Ended: true, Status: 403, Outcome: "forbidden_client"}, nil, doctor.WssThrough},
+		{"answered", pages.Result{Arrived: true, Ended: true, Status: 403, Upstream: "a:443"}, nil, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, bad := wssAsks.judge(route, tt.told, tt.err)
+			if bad != (tt.want != "") || got.Code != tt.want {
+				t.Errorf("got %v, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestTheClockIsComparedWithAnswers(t *testing.T) {
+	late := testnet.PlainUpstream(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Date", time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat))
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+	})).Addr
+	g := startGate(t, routesTo(late))
+	r, _ := g.check(t, "--ca", g.certFile())
+	wantFinding(t, r, doctor.ClockOff, doctor.Fail, "ahead of the upstream's", "1h0m")
+	if n := len(found(r, doctor.ClockOff)); n != 1 {
+		t.Errorf("it is said %d times, want once", n)
+	}
+	r, _ = runCheck(t, "--from-client", "https://"+g.https.String()+"/", "--ca", g.certFile(), "--turn-port", "0")
+	if list := found(r, doctor.ClockOff); len(list) > 0 {
+		t.Errorf("from a client with the same clock: %v", list)
+	}
+}
+
+func TestCheckOfTheScheduler(t *testing.T) {
+	cloud := trtccloud.Start(t)
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, cloud.CAPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused := closedPort(t)
+	gateTo := func(t *testing.T, schedulers, extra string) *gate {
+		var resolve []string
+		for _, name := range []string{"signaling.rtc.qq.com", "yun.tim.qq.com"} {
+			resolve = append(resolve, fmt.Sprintf("%q = %q", name, cloud.Addr()))
+		}
+		for _, name := range []string{"schedule.cloud-rtc.com", "schedule.cloud-rtc.net", "schedule.rtc.qcloud.com"} {
+			resolve = append(resolve, fmt.Sprintf("%q = %q", name, schedulers))
+		}
+		return startGateWith(t, "", "", fmt.Sprintf("[upstream]\nca = %q\nresolve = { %s }\n%s", ca, strings.Join(resolve, ", "), extra))
+	}
+	t.Run("all three ways work", func(t *testing.T) {
+		g := gateTo(t, cloud.Addr().String(), "")
+		r, _ := g.check(t, "--ca", g.certFile())
+		if n := len(found(r, doctor.ScheduleOK)); n != 5 {
+			t.Errorf("%d findings %s, want one for each of three schedulers, and for /schedule/ and /u/", n, doctor.ScheduleOK)
+		}
+		wantFinding(t, r, doctor.ScheduleOK, doctor.OK, "/schedule/: a request through turngate", "readable")
+		wantFinding(t, r, doctor.ScheduleOK, doctor.OK, "/u/: a request through turngate", "readable")
+		wantFinding(t, r, doctor.WssOK, doctor.OK, "/u/: a handshake through turngate", "101")
+		wantFinding(t, r, doctor.LogOK, doctor.OK, "/u/: a request through turngate", "readable")
+		link, err := g.checkLink("", time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, _ = runCheck(t, "--from-client", link.URL, "--ca", g.certFile())
+		wantFinding(t, r, doctor.ScheduleOK, doctor.OK, "/schedule/", "answered by schedule.cloud-rtc.com:443")
+		wantFinding(t, r, doctor.WssOK, doctor.OK, "/u/", "answered by signaling.rtc.qq.com:443")
+		r, _ = runCheck(t, "--from-client", "https://"+g.https.String()+"/", "--ca", g.certFile(), "--schedule-path", "/schedule", "--turn-port", "0")
+		wantFinding(t, r, doctor.ScheduleOK, doctor.OK, "/schedule/: a request through turngate")
+	})
+	t.Run("a dead scheduler is a warning, said once for each", func(t *testing.T) {
+		g := gateTo(t, refused, "")
+		r, _ := g.check(t, "--ca", g.certFile())
+		wantFinding(t, r, doctor.ScheduleBlocked, doctor.Warn, "schedule.cloud-rtc.com", "refused")
+		if list := found(r, doctor.ScheduleThrough); len(list) > 0 {
+			t.Errorf("the route says the same again: %v", list)
+		}
+		if p := pathOf(r, "signaling"); p.Status != doctor.Warn {
+			t.Errorf("signaling: %v, want a warning", p)
+		}
+	})
+	t.Run("switched off", func(t *testing.T) {
+		g := gateTo(t, refused, "[trtc]\nschedule = \"\"\nunified = \"\"\n")
+		r, _ := g.check(t, "--ca", g.certFile())
+		wantFinding(t, r, doctor.ScheduleUntested, doctor.Skip)
+	})
 }
 
 func TestWhatIsBlockedMattersLessWhereAnotherWayIsOpen(t *testing.T) {

@@ -15,23 +15,25 @@ import (
 	"strings"
 	"time"
 
+	"github.com/turngate/turngate/config"
 	"github.com/turngate/turngate/internal/doctor"
 	"github.com/turngate/turngate/internal/proxy"
 )
 
 // clientChecks are what a client can see of a turngate elsewhere. It has no
-// configuration: host and port come from the URL, the rest from flags.
+// configuration: host and port come from the URL, the rest from flags, or from
+// the server itself for whoever has a link.
 func (o *checkOptions) clientChecks(ctx context.Context) (subject string, checks []doctor.Check, err error) {
 	u, err := url.Parse(o.fromClient)
 	if err != nil || u.Scheme != "https" || u.Hostname() == "" {
-		return "", nil, fmt.Errorf("--from-client %q: want https://HOST/", o.fromClient)
+		return "", nil, fmt.Errorf("--from-client %q: want https://HOST/, or a link of \"turngate check-link\"", withoutFragment(o.fromClient))
 	}
 	site, err := o.clientSite(u)
 	if err != nil {
 		return "", nil, err
 	}
+	subject = site.up.Name + ", from this client"
 	t := &checkedTURN{client: true, refuses: !o.nagios, wait: turnWait, user: o.user, password: o.password}
-	t.doors = o.clientDoors(site)
 	run := func(name string, g doctor.Group, f func(context.Context) []doctor.Finding) {
 		checks = append(checks, doctor.Check{Name: name, Group: g, Run: f})
 	}
@@ -39,26 +41,24 @@ func (o *checkOptions) clientChecks(ctx context.Context) (subject string, checks
 		return checkName(ctx, site.host, nil, siteWait)
 	})
 	run("HTTPS", doctor.Access, site.checkWeb)
+	if u.Fragment != "" {
+		more, err := o.linkedChecks(ctx, u, site, t)
+		return subject, append(checks, more...), err
+	}
+	t.doors = o.clientDoors(site)
 	for _, k := range []struct {
 		a     asks
 		group doctor.Group
 		path  string
-	}{{wssAsks, doctor.Signaling, o.wss}, {logAsks, doctor.Logs, o.log}} {
+	}{{wssAsks, doctor.Signaling, o.wss}, {logAsks, doctor.Logs, o.log}, {scheduleAsks, doctor.Signaling, o.schedule}} {
 		if k.path == "" {
 			continue
 		}
 		route := clientRoute(k.a.what, k.path, site.host)
-		run(string(k.group), k.group, func(ctx context.Context) []doctor.Finding {
-			ctx, cancel := context.WithTimeout(ctx, route.wait)
-			defer cancel()
-			f, asked := k.a.checkThrough(ctx, route, site)
-			if !asked {
-				return []doctor.Finding{doctor.As(k.a.untested, "%s: not tried: the HTTPS port does not answer", k.path)}
-			}
-			return []doctor.Finding{f}
-		})
+		run(k.a.what, k.group, func(ctx context.Context) []doctor.Finding { return k.a.checkClientRoute(ctx, route, site) })
 	}
 	run("TURN", doctor.Media, func(ctx context.Context) []doctor.Finding {
+		t.stun = o.stunServer(ctx, &config.Config{})
 		if t.user == "" && o.token != "" {
 			if err := o.fetchCredential(ctx, u, site, t); err != nil {
 				f := doctor.As(doctor.CredentialMissing, "no credential for the token: %v", err)
@@ -68,7 +68,24 @@ func (o *checkOptions) clientChecks(ctx context.Context) (subject string, checks
 		}
 		return t.check(ctx)
 	})
-	return site.up.Name + ", from this client", checks, nil
+	return subject, checks, nil
+}
+
+// withoutFragment is an address as it may be shown: a fragment is a token.
+func withoutFragment(address string) string {
+	address, _, _ = strings.Cut(address, "#")
+	return address
+}
+
+// checkClientRoute asks a route whose upstreams only the server knows.
+func (a asks) checkClientRoute(ctx context.Context, r checkedRoute, site *checkedSite) []doctor.Finding {
+	ctx, cancel := context.WithTimeout(ctx, r.wait)
+	defer cancel()
+	p := a.checkThrough(ctx, r, site)
+	if !p.asked {
+		return []doctor.Finding{doctor.As(a.untested, "%s: not tried: the HTTPS port does not answer", r.path)}
+	}
+	return []doctor.Finding{p.found}
 }
 
 func (o *checkOptions) clientSite(u *url.URL) (*checkedSite, error) {
@@ -97,11 +114,15 @@ func (o *checkOptions) clientSite(u *url.URL) (*checkedSite, error) {
 
 // clientRoute is a route whose upstreams only the server knows.
 func clientRoute(what, path, host string) checkedRoute {
-	r := checkedRoute{path: path, origin: "https://" + host, wait: 2 * siteWait}
-	if what == "wss" {
-		r.query = fmt.Sprintf("?sdkAppId=%d&userId=turngate-check&userSig=none&keepAlive=0", appID(nil))
-	} else {
-		r.rest, r.query = "v5/AVQualityReportSvc/C2S", fmt.Sprintf("?random=1&sdkappid=%d&cmdtype=jssdk_log", appID(nil))
+	r := checkedRoute{path: path, origin: "https://" + host, wait: 2 * siteWait, appID: appID(nil)}
+	switch what {
+	case wssAsks.what:
+		r.query = signalQuery(r.appID)
+	case logAsks.what:
+		r.rest, r.query = reportPath, reportQuery(r.appID)
+	default:
+		r.rest = schedulePath
+		r.wait += scheduleWait
 	}
 	return r
 }
@@ -136,32 +157,13 @@ func (o *checkOptions) fetchCredential(ctx context.Context, u *url.URL, s *check
 	}
 	ctx, cancel := context.WithTimeout(ctx, siteWait)
 	defer cancel()
-	conn, err := s.open(ctx, "http/1.1")
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if chain := conn.ConnectionState().PeerCertificates; chain[0].VerifyHostname(s.host) != nil {
-		return errors.New("the certificate is for another name; the token was not sent")
-	} else if _, untrusted := s.trust(chain, nameOf(chain[0]), time.Now()); untrusted {
-		return errors.New("the certificate is not trusted (see --ca); the token was not sent")
-	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+u.Host+path+"?user=check", nil)
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Authorization", "Bearer "+o.token)
-	used := false
-	once := &http.Transport{DisableKeepAlives: true, DialTLSContext: func(context.Context, string, string) (net.Conn, error) {
-		if used {
-			return nil, net.ErrClosed
-		}
-		used = true
-		return conn, nil
-	}}
-	res, err := once.RoundTrip(req)
+	res, err := s.withToken(req, o.token)
 	if err != nil {
-		return fmt.Errorf("%s: %s", path, proxy.Classify(err))
+		return err
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
@@ -178,4 +180,37 @@ func (o *checkOptions) fetchCredential(ctx context.Context, u *url.URL, s *check
 	}
 	t.user, t.password = answer.ICEServers[0].Username, answer.ICEServers[0].Credential
 	return nil
+}
+
+// withToken makes one request with a token, which goes only to a server whose
+// certificate this machine trusts.
+func (s *checkedSite) withToken(req *http.Request, token string) (*http.Response, error) {
+	conn, err := s.open(req.Context(), "http/1.1")
+	if err != nil {
+		return nil, err
+	}
+	if chain := conn.ConnectionState().PeerCertificates; chain[0].VerifyHostname(s.host) != nil {
+		err = errors.New("the certificate is for another name; the token was not sent")
+	} else if _, untrusted := s.trust(chain, nameOf(chain[0]), time.Now()); untrusted {
+		err = errors.New("the certificate is not trusted (see --ca); the token was not sent")
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	used := false
+	once := &http.Transport{DisableKeepAlives: true, DialTLSContext: func(context.Context, string, string) (net.Conn, error) {
+		if used {
+			return nil, net.ErrClosed
+		}
+		used = true
+		return conn, nil
+	}}
+	res, err := once.RoundTrip(req)
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("%s: %s", req.URL.Path, proxy.Classify(err))
+	}
+	return res, nil
 }

@@ -73,6 +73,9 @@ func checkRange(m machine.Machine, r machine.Range, st *Status) (found []doctor.
 		}
 		found = append(found, doctor.As(doctor.RangeOK, "%s", text))
 	}
+	if st != nil {
+		found[0] = found[0].With("relay_ports_free", float64(st.FreePorts), "")
+	}
 	return found
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/turngate/turngate/internal/limit"
 	"github.com/turngate/turngate/internal/pages"
 	"github.com/turngate/turngate/internal/proxy"
+	"github.com/turngate/turngate/signaling"
 	"github.com/turngate/turngate/turn"
 )
 
@@ -104,7 +105,7 @@ func checkRoutes(cfg *config.Config) []pages.Route {
 		if r.Mode == config.ModeHeaders {
 			continue
 		}
-		route := pages.Route{Kind: "signaling", Name: r.Path, Path: r.Path, Origin: someOrigin(r.Origins)}
+		route := pages.Route{Kind: pages.Signaling, Name: r.Path, Path: r.Path, Origin: someOrigin(r.Origins)}
 		for _, t := range r.Upstream {
 			if t.URL != nil {
 				route.Upstreams = append(route.Upstreams, t.URL.Host)
@@ -116,22 +117,47 @@ func checkRoutes(cfg *config.Config) []pages.Route {
 		list = append(list, route)
 	}
 	for _, r := range cfg.Logger {
-		route := pages.Route{Kind: "logger", Name: r.Path, Path: r.Path, Origin: someOrigin(r.Origins), Upstreams: hosts(r.Upstream)}
+		route := pages.Route{Kind: pages.Logger, Name: r.Path, Path: r.Path, Origin: someOrigin(r.Origins), Upstreams: hosts(r.Upstream)}
 		if r.Preset == config.PresetTRTC {
 			// As the SDK asks, but with a command that the collector does not know.
-			id := uint64(trtcMainland)
-			if len(r.SDKAppIDs) > 0 {
-				id = r.SDKAppIDs[0]
-			}
-			route.Path = trimSlash(r.Path) + "/v5/AVQualityReportSvc/C2S?random=1&sdkappid=" + strconv.FormatUint(id, 10) + "&cmdtype=jssdk_log"
+			route.Path = below(r.Path, reportPath) + reportQuery(appID(r.SDKAppIDs))
 		}
 		list = append(list, route)
+	}
+	if cfg.UsesTRTC() {
+		list = append(list, schedulerRoutes(cfg)...)
 	}
 	return list
 }
 
-// trtcMainland is the first application that mainland China serves.
-const trtcMainland = 1_400_000_000
+// schedulerRoutes are those of [trtc]: the scheduler, and what the one-parameter
+// mode has below its path.
+func schedulerRoutes(cfg *config.Config) (list []pages.Route) {
+	id := appID(cfg.TRTC.SDKAppIDs)
+	origin := someOrigin(cfg.TRTC.Origins)
+	schedulers := hosts(cfg.TRTC.ScheduleUpstream)
+	if len(schedulers) == 0 {
+		for _, text := range signaling.Schedulers(id) {
+			schedulers = append(schedulers, strings.TrimPrefix(text, "https://"))
+		}
+	}
+	for _, r := range []pages.Route{{Name: cfg.TRTC.Schedule}, {Name: cfg.TRTC.Unified, Mode: pages.Unified}} {
+		if r.Name != "" {
+			r.Kind, r.Path, r.Origin, r.Upstreams, r.AppID = pages.Scheduler, below(r.Name, schedulePath), origin, schedulers, id
+			list = append(list, r)
+		}
+	}
+	path := cfg.TRTC.Unified
+	if path == "" {
+		return list
+	}
+	if query, ok := unifiedSignal(cfg); ok {
+		list = append(list, pages.Route{Kind: pages.Signaling, Mode: pages.Unified, Name: path, Path: below(path, "v2/ws") + query, Origin: origin})
+	}
+	return append(list, pages.Route{Kind: pages.Logger, Mode: pages.Unified, Name: path, Path: below(path, reportPath) + reportQuery(id), Origin: origin})
+}
+
+func below(path, rest string) string { return trimSlash(path) + "/" + rest }
 
 // someOrigin is an origin that a list allows, "" when it allows all.
 func someOrigin(list []string) string {
@@ -199,7 +225,11 @@ func (a *app) shownCertificate(r *http.Request) *pages.Certificate {
 	host := hostOnly(r.Host)
 	i := max(0, slices.IndexFunc(state, func(c edge.CertState) bool { return slices.Contains(c.Names, host) }))
 	c := state[i]
-	return &pages.Certificate{Names: c.Names, Issuer: c.Issuer, NotAfter: c.NotAfter, SelfSigned: c.SelfSigned}
+	shown := &pages.Certificate{Names: c.Names, Issuer: c.Issuer, NotAfter: c.NotAfter, SelfSigned: c.SelfSigned}
+	for _, c := range state { // which of several fits a client it does not say
+		shown.SHA256 = append(shown.SHA256, c.SHA256)
+	}
+	return shown
 }
 
 // probed takes the mark off a request that the check page made on a route, and

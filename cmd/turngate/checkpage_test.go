@@ -143,13 +143,55 @@ path = "/own/"
 upstream = ["https://a.example.com/x", "https://b.example.com/"]
 origins = ["https://*.example.com"]
 `))
+	mainland := []string{"schedule.cloud-rtc.com", "schedule.cloud-rtc.net", "schedule.rtc.qcloud.com"}
 	want := []pages.Route{
 		{Kind: "signaling", Name: "/ws/", Path: "/ws/?sdkAppId=1400000009", Upstreams: []string{"signaling.rtc.qq.com"}},
 		{Kind: "signaling", Name: "/own/", Path: "/own/", Upstreams: []string{"a.example.com", "b.example.com"}, Origin: "https://check.example.com"},
 		{Kind: "logger", Name: "/logger/", Path: "/logger/v5/AVQualityReportSvc/C2S?random=1&sdkappid=1400000009&cmdtype=jssdk_log"},
+		{Kind: "schedule", Name: "/schedule/", Path: "/schedule/api/v1/config", AppID: 1400000009, Upstreams: mainland},
+		{Kind: "schedule", Mode: "unified", Name: "/u/", Path: "/u/api/v1/config", AppID: 1400000009, Upstreams: mainland},
+		{Kind: "signaling", Mode: "unified", Name: "/u/",
+			Path: "/u/v2/ws?sdkAppId=1400000009&userId=turngate-check&userSig=none&keepAlive=0&signalDomain=signaling.rtc.qq.com"},
+		{Kind: "logger", Mode: "unified", Name: "/u/", Path: "/u/v5/AVQualityReportSvc/C2S?random=1&sdkappid=1400000009&cmdtype=jssdk_log"},
 	}
 	if diff := cmp.Diff(want, routes); diff != "" {
 		t.Errorf("routes (-want +got):\n%s", diff)
+	}
+}
+
+func TestWhatTheCheckPageTriesOfTheScheduler(t *testing.T) {
+	for _, c := range []struct {
+		name, text string
+		want       []string
+	}{
+		{"nothing without a TRTC route", "[[signaling]]\npath = \"/a/\"\nupstream = [\"https://a.example.com/\"]\n[[logger]]\npath = \"/b/\"\nupstream = [\"https://a.example.com/\"]\n", nil},
+		{"nothing that is switched off", "[trtc]\nschedule = \"\"\nunified = \"\"\n[[signaling]]\npreset = \"trtc\"\n", nil},
+		{"no WebSocket to a host that clients may not name", "[trtc]\nschedule = \"\"\nsignal_domains = [\"*.example.com\"]\n[[signaling]]\npreset = \"trtc\"\n",
+			[]string{"schedule /u/api/v1/config", "logger /u/v5/AVQualityReportSvc/C2S?random=1&sdkappid=1400000000&cmdtype=jssdk_log"}},
+		{"the schedulers of an international application", "[trtc]\nunified = \"\"\nsdk_app_ids = [20000001]\n[[logger]]\npreset = \"trtc\"\n",
+			[]string{"schedule /schedule/api/v1/config schedule.rtc-web.com schedule.rtc-web.io intl-schedule.cloud-rtc.com schedule.rtc.tencentcloud.com"}},
+		{"a scheduler of one's own", "[trtc]\nunified = \"\"\nschedule_upstream = [\"https://s.example.com/x\"]\n[[logger]]\npreset = \"trtc\"\n",
+			[]string{"schedule /schedule/api/v1/config s.example.com"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg, findings := config.LoadBytes("x.toml", []byte(c.text), config.Env{})
+			if cfg == nil {
+				t.Fatal(findings)
+			}
+			var got []string
+			for _, r := range checkRoutes(cfg) {
+				if r.Kind == pages.Scheduler || r.Mode == pages.Unified {
+					line := r.Kind + " " + r.Path
+					if r.Mode == "" {
+						line += " " + strings.Join(r.Upstreams, " ")
+					}
+					got = append(got, line)
+				}
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

@@ -5,11 +5,13 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -29,6 +31,10 @@ type checkedSite struct {
 	roots  *x509.CertPool // nil: the system's
 	client bool           // looked at from a client, not from the server itself
 	wait   time.Duration  // for one exchange
+
+	// served are the certificates that the server itself says it has, SHA-256 in hex;
+	// nil when nobody asked it.
+	served []string
 }
 
 // open connects with TLS. The certificate is not verified: that is a check of
@@ -69,7 +75,11 @@ func (s *checkedSite) checkWeb(ctx context.Context) []doctor.Finding {
 	case res.status != http.StatusOK && res.status != http.StatusServiceUnavailable || len(res.body) > 64:
 		return append(found, doctor.As(doctor.WebForeign, "%s answers /healthz with %d: not turngate's answer", s.up.Name, res.status))
 	}
-	return append(found, doctor.As(doctor.WebOK, "%s answers TLS (%s) and HTTP in %s", s.up.Name, tls.VersionName(state.Version), took(began)))
+	if off := ahead(res.header, time.Now()); s.client && s.served == nil && off.Abs() > maxDateError {
+		found = append(found, clockOff(off, "the server's").At(doctor.Warn))
+	}
+	return append(found, doctor.As(doctor.WebOK, "%s answers TLS (%s) and HTTP in %s", s.up.Name, tls.VersionName(state.Version), took(began)).
+		With("https_time", time.Since(began).Seconds(), "s"))
 }
 
 // closed is the finding about a port that cannot be used.
@@ -127,6 +137,7 @@ func (s *checkedSite) certificate(chain []*x509.Certificate, now time.Time) []do
 	if len(found) == 0 {
 		found = append(found, doctor.As(doctor.CertOK, "certificate for %s by %s, %s, %s, chain complete", s.host, issuer, keyType(leaf), daysLeft(leaf.NotAfter, now)))
 	}
+	found[0] = found[0].With("cert_days", math.Floor(leaf.NotAfter.Sub(now).Hours()/24), "")
 	return found
 }
 
@@ -150,6 +161,13 @@ func (s *checkedSite) trust(chain []*x509.Certificate, issuer string, now time.T
 	switch {
 	case inspector != "" && s.client:
 		f := doctor.As(doctor.CertInspected, "the certificate shown here is issued by %s: %s opens TLS on the way", issuer, inspector)
+		if err == nil {
+			f = f.At(doctor.Warn)
+		}
+		return f, true
+	case s.served != nil && !slices.Contains(s.served, fmt.Sprintf("%x", sha256.Sum256(leaf.Raw))):
+		// A balancer before the server does so too, with a good certificate.
+		f := doctor.As(doctor.CertInspected, "the certificate shown here, issued by %s, is none of the server's own: something on the way opens TLS", issuer)
 		if err == nil {
 			f = f.At(doctor.Warn)
 		}

@@ -41,6 +41,15 @@ type turnDoor struct {
 	tls     *tls.Config
 }
 
+// measure is what the measures of a door begin with: turn_udp, turn_tcp, turn_tls,
+// and turn_plain for TCP on the HTTPS port.
+func (d turnDoor) measure() string {
+	if d.network != d.code {
+		return "turn_plain"
+	}
+	return "turn_" + d.network
+}
+
 // through is what was found at a door.
 type through struct {
 	door    turnDoor
@@ -134,7 +143,8 @@ func (t *checkedTURN) enter(ctx context.Context, d turnDoor) through {
 	}
 	defer a.Close()
 	r := through{door: d, outcome: doctor.TransportOK}
-	r.found = append(r.found, doctor.As(doctor.Transport(d.code, r.outcome), "%s: relay %v in %s", d.name, atA.Relayed, took(began)))
+	r.found = append(r.found, doctor.As(doctor.Transport(d.code, r.outcome), "%s: relay %v in %s", d.name, atA.Relayed, took(began)).
+		With(d.measure()+"_time", time.Since(began).Seconds(), "s"))
 	b, atB, err := t.allocate(ctx, d)
 	if err != nil {
 		r.loop = append(r.loop, doctor.As(doctor.LoopRefused, "%s: no second relay for the loop: %v", d.name, err))
@@ -156,7 +166,11 @@ func (t *checkedTURN) enter(ctx context.Context, d turnDoor) through {
 	case loop.Median > slowLoop:
 		code = doctor.LoopSlow
 	}
-	r.loop = append(r.loop, doctor.As(code, "%s", text))
+	f := doctor.As(code, "%s", text)
+	if loop.Received > 0 {
+		f = f.With(d.measure()+"_rtt", loop.Median.Seconds(), "s").With(d.measure()+"_loss", 100*loop.Lost(), "%")
+	}
+	r.loop = append(r.loop, f)
 	return r
 }
 

@@ -1,19 +1,26 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"mime/multipart"
 	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/turngate/turngate/config"
 	"github.com/turngate/turngate/internal/doctor"
+	"github.com/turngate/turngate/internal/pages"
 	"github.com/turngate/turngate/internal/proxy"
+	"github.com/turngate/turngate/signaling"
 )
 
 // checkedRoute is a route of turngate with the upstreams behind it.
@@ -23,9 +30,14 @@ type checkedRoute struct {
 	query     string // with its question mark, no secret in it
 	origin    string // of the page
 	trtc      bool
+	appID     uint64 // in the form for a scheduler
 	upstreams []*proxy.Upstream
 	dialer    *proxy.Dialer // towards the upstreams
 	wait      time.Duration
+
+	// told says what the server saw of the request through it; nil without a link.
+	told  func(ctx context.Context) (pages.Result, error)
+	clock *sync.Once // of the finding that our clock is wrong; nil: do not compare
 }
 
 // signalingRoutes are the routes with fixed upstreams.
@@ -42,9 +54,12 @@ func signalingRoutes(cfg *config.Config, d dialers) ([]checkedRoute, error) {
 		c.path, c.origin, c.trtc = r.Path, pageOrigin(cfg, r.Origins), r.Preset == config.PresetTRTC
 		c.wait += time.Duration(r.Reach.HandshakeTimeout)
 		if c.trtc {
-			c.query = fmt.Sprintf("?sdkAppId=%d&userId=turngate-check&userSig=none&keepAlive=0", appID(r.SDKAppIDs))
+			c.query = signalQuery(appID(r.SDKAppIDs))
 		}
 		routes = append(routes, c)
+	}
+	if query, ok := unifiedSignal(cfg); ok && cfg.UsesTRTC() && cfg.TRTC.Unified != "" {
+		routes = append(routes, unifiedRoute(cfg, "v2/ws", query))
 	}
 	return routes, nil
 }
@@ -64,12 +79,108 @@ func logRoutes(cfg *config.Config, d dialers) ([]checkedRoute, error) {
 		c.path, c.origin, c.trtc = r.Path, pageOrigin(cfg, r.Origins), r.Preset == config.PresetTRTC
 		c.wait += time.Duration(r.Timeout)
 		if c.trtc {
-			c.rest = "v5/AVQualityReportSvc/C2S"
-			c.query = fmt.Sprintf("?random=1&sdkappid=%d&cmdtype=jssdk_log", appID(r.SDKAppIDs))
+			c.rest, c.query = reportPath, reportQuery(appID(r.SDKAppIDs))
 		}
 		routes = append(routes, c)
 	}
+	if cfg.UsesTRTC() && cfg.TRTC.Unified != "" {
+		routes = append(routes, unifiedRoute(cfg, reportPath, reportQuery(appID(cfg.TRTC.SDKAppIDs))))
+	}
 	return routes, nil
+}
+
+// unifiedRoute is one of the things that trtc.unified serves; its upstreams are
+// those of other routes.
+func unifiedRoute(cfg *config.Config, rest, query string) checkedRoute {
+	return checkedRoute{
+		path: cfg.TRTC.Unified, rest: rest, query: query, origin: pageOrigin(cfg, cfg.TRTC.Origins), trtc: true,
+		wait: time.Duration(cfg.Upstream.DialTimeout+cfg.Upstream.TLSTimeout+cfg.Upstream.HandshakeTimeout) + siteWait,
+	}
+}
+
+// Where the SDK asks below the path of a log route and of a scheduler.
+const (
+	reportPath   = "v5/AVQualityReportSvc/C2S"
+	schedulePath = "api/v1/config"
+)
+
+func reportQuery(id uint64) string {
+	return fmt.Sprintf("?random=1&sdkappid=%d&cmdtype=jssdk_log", id)
+}
+
+func signalQuery(id uint64) string {
+	return fmt.Sprintf("?sdkAppId=%d&userId=turngate-check&userSig=none&keepAlive=0", id)
+}
+
+// unifiedSignal is the query of a WebSocket of the one-parameter mode, for the
+// upstream of the first TRTC route; false if there is none that a client may name.
+func unifiedSignal(cfg *config.Config) (query string, ok bool) {
+	domains, err := proxy.ParseHostList(cfg.TRTC.SignalDomains)
+	if err != nil {
+		return "", false
+	}
+	for _, r := range cfg.Signaling {
+		if r.Preset != config.PresetTRTC {
+			continue
+		}
+		for _, t := range r.Upstream {
+			if t.URL != nil && t.URL.Port() == "" && t.URL.Scheme == "https" {
+				if host, ok := domains.Host(t.URL.Host); ok {
+					return signalQuery(appID(cfg.TRTC.SDKAppIDs)) + "&signalDomain=" + url.QueryEscape(host), true
+				}
+			}
+		}
+	}
+	return "", false
+}
+
+// scheduleRoutes are trtc.schedule and the scheduler of trtc.unified. The
+// schedulers themselves are asked once.
+func scheduleRoutes(cfg *config.Config, d dialers) ([]checkedRoute, error) {
+	if !cfg.UsesTRTC() {
+		return nil, nil
+	}
+	id := appID(cfg.TRTC.SDKAppIDs)
+	to := texts(cfg.TRTC.ScheduleUpstream)
+	if len(to) == 0 {
+		to = signaling.Schedulers(id)
+	}
+	reach := cfg.Upstream
+	if r := firstTRTC(cfg); r != nil {
+		reach = r.Reach
+	}
+	var routes []checkedRoute
+	for _, path := range []string{cfg.TRTC.Schedule, cfg.TRTC.Unified} {
+		if path == "" {
+			continue
+		}
+		var c checkedRoute
+		var err error
+		if len(routes) == 0 {
+			c, err = newCheckedRoute(cfg, reach.Reach, d, proxy.Targets(to...))
+		}
+		if err != nil {
+			return nil, err
+		}
+		c.path, c.rest, c.origin, c.trtc = path, schedulePath, pageOrigin(cfg, cfg.TRTC.Origins), true
+		c.wait += scheduleWait
+		c.appID = id
+		routes = append(routes, c)
+	}
+	return routes, nil
+}
+
+// scheduleWait is the patience with a scheduler: turngate asks several in turn.
+const scheduleWait = 12 * time.Second
+
+// firstTRTC is the route that carries the scheduler's modes too.
+func firstTRTC(cfg *config.Config) *config.Signaling {
+	for i := range cfg.Signaling {
+		if cfg.Signaling[i].Preset == config.PresetTRTC {
+			return &cfg.Signaling[i]
+		}
+	}
+	return nil
 }
 
 func newCheckedRoute(cfg *config.Config, reach config.Reach, d dialers, to []proxy.Target) (checkedRoute, error) {
@@ -113,28 +224,35 @@ func pageOrigin(cfg *config.Config, allowed []string) string {
 
 // asks is how a kind of route is asked, and what its codes are.
 type asks struct {
-	what                             string
+	what                             string // in names of measures too
 	ok, dns, blocked, issuer, tls    doctor.Code
 	proxy, answer, through, untested doctor.Code
-	ask                              func(ctx context.Context, conn netConn, host, target, origin string) (reply, error)
+	cors                             doctor.Code // when a page cannot read the answer; none for a WebSocket
+	notHere, notBack                 doctor.Code // what a link tells
+	ask                              func(ctx context.Context, conn netConn, host, target string, r checkedRoute) (reply, error)
 }
 
 var wssAsks = asks{
-	"wss", doctor.WssOK, doctor.WssDNS, doctor.WssBlocked, doctor.WssIssuer, doctor.WssTLS,
-	doctor.WssProxy, doctor.WssAnswer, doctor.WssThrough, doctor.WssUntested, askWebSocket,
+	"signaling", doctor.WssOK, doctor.WssDNS, doctor.WssBlocked, doctor.WssIssuer, doctor.WssTLS,
+	doctor.WssProxy, doctor.WssAnswer, doctor.WssThrough, doctor.WssUntested, "", doctor.WssNotHere, doctor.WssNotBack, askWebSocket,
 }
 
 var logAsks = asks{
-	"log", doctor.LogOK, doctor.LogDNS, doctor.LogBlocked, doctor.LogIssuer, doctor.LogTLS,
-	doctor.LogProxy, doctor.LogAnswer, doctor.LogThrough, doctor.LogUntested, askReport,
+	"logs", doctor.LogOK, doctor.LogDNS, doctor.LogBlocked, doctor.LogIssuer, doctor.LogTLS,
+	doctor.LogProxy, doctor.LogAnswer, doctor.LogThrough, doctor.LogUntested, doctor.LogCORS, doctor.LogNotHere, doctor.LogNotBack, askReport,
 }
 
-func askWebSocket(ctx context.Context, conn netConn, host, target, origin string) (reply, error) {
+var scheduleAsks = asks{
+	"schedule", doctor.ScheduleOK, doctor.ScheduleDNS, doctor.ScheduleBlocked, doctor.ScheduleIssuer, doctor.ScheduleTLS,
+	doctor.ScheduleProxy, doctor.ScheduleAnswer, doctor.ScheduleThrough, doctor.ScheduleUntested, doctor.ScheduleCORS, doctor.ScheduleThrough, doctor.ScheduleThrough, askSchedule,
+}
+
+func askWebSocket(ctx context.Context, conn netConn, host, target string, from checkedRoute) (reply, error) {
 	var key [16]byte
 	_, _ = rand.Read(key[:])
 	r, err := exchange(ctx, conn, http.MethodGet, host, target, http.Header{
 		"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-WebSocket-Version": {"13"},
-		"Sec-WebSocket-Key": {base64.StdEncoding.EncodeToString(key[:])}, "Origin": {origin},
+		"Sec-WebSocket-Key": {base64.StdEncoding.EncodeToString(key[:])}, "Origin": {from.origin},
 	}, nil)
 	if err == nil && r.status == http.StatusSwitchingProtocols {
 		_, _ = conn.Write([]byte{0x88, 0x82, 0, 0, 0, 0, 1000 >> 8, 1000 & 0xff}) // Close 1000
@@ -142,10 +260,23 @@ func askWebSocket(ctx context.Context, conn netConn, host, target, origin string
 	return r, err
 }
 
-func askReport(ctx context.Context, conn netConn, host, target, origin string) (reply, error) {
+func askReport(ctx context.Context, conn netConn, host, target string, from checkedRoute) (reply, error) {
 	return exchange(ctx, conn, http.MethodPost, host, target, http.Header{
-		"Origin": {origin}, "Content-Type": {"text/plain;charset=UTF-8"}, "Connection": {"close"},
+		"Origin": {from.origin}, "Content-Type": {"text/plain;charset=UTF-8"}, "Connection": {"close"},
 	}, []byte("{}"))
+}
+
+// askSchedule posts the form of the SDK, without a login.
+func askSchedule(ctx context.Context, conn netConn, host, target string, from checkedRoute) (reply, error) {
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	for _, field := range [][2]string{{"userId", "turngate-check"}, {"sdkAppId", strconv.FormatUint(from.appID, 10)}, {"userSig", "none"}} {
+		_ = form.WriteField(field[0], field[1]) // into memory
+	}
+	_ = form.Close()
+	return exchange(ctx, conn, http.MethodPost, host, target, http.Header{
+		"Origin": {from.origin}, "Content-Type": {form.FormDataContentType()}, "Connection": {"close"},
+	}, body.Bytes())
 }
 
 // serves reports whether an answer shows that what should answer does. It asks
@@ -179,14 +310,14 @@ func (a asks) checkRoute(ctx context.Context, r checkedRoute, site *checkedSite)
 	ctx, cancel := context.WithTimeout(ctx, r.wait)
 	defer cancel()
 	found := make([]doctor.Finding, len(r.upstreams))
-	var through doctor.Finding
-	var asked bool
+	dates := make([]time.Duration, len(r.upstreams))
+	var through passage
 	var wg sync.WaitGroup
 	for i, u := range r.upstreams {
-		wg.Go(func() { found[i] = a.checkUpstream(ctx, r, u) })
+		wg.Go(func() { found[i], dates[i] = a.checkUpstream(ctx, r, u) })
 	}
 	if site != nil {
-		wg.Go(func() { through, asked = a.checkThrough(ctx, r, site) })
+		wg.Go(func() { through = a.checkThrough(ctx, r, site) })
 	}
 	wg.Wait()
 	good := 0
@@ -202,14 +333,43 @@ func (a asks) checkRoute(ctx context.Context, r checkedRoute, site *checkedSite)
 			}
 		}
 	}
-	if asked && (good > 0 || through.Status == doctor.OK) { // otherwise it says the same again
-		found = append(found, through)
+	// A route whose upstreams are dead says the same again.
+	if ownTrouble := len(r.upstreams) == 0 && !through.gateway; through.asked && (good > 0 || through.found.Status == doctor.OK || ownTrouble) {
+		found = append(found, through.found)
+	}
+	for _, off := range dates {
+		if r.clock != nil && off.Abs() > maxDateError {
+			r.clock.Do(func() { found = append(found, clockOff(off, "the upstream's")) })
+		}
 	}
 	return found
 }
 
-// checkUpstream asks one upstream as turngate does.
-func (a asks) checkUpstream(ctx context.Context, r checkedRoute, u *proxy.Upstream) doctor.Finding {
+// maxDateError is how far our clock may be from a Date field, which is whole
+// seconds old when it arrives.
+const maxDateError = time.Minute
+
+func clockOff(off time.Duration, whose string) doctor.Finding {
+	way := "ahead of"
+	if off < 0 {
+		way = "behind"
+	}
+	return doctor.As(doctor.ClockOff, "the clock of this machine is %s %s %s", off.Abs().Round(time.Second), way, whose)
+}
+
+// ahead is how much our clock is ahead of the Date field of an answer, zero
+// without one.
+func ahead(header http.Header, now time.Time) time.Duration {
+	date, err := http.ParseTime(header.Get("Date"))
+	if err != nil {
+		return 0
+	}
+	return now.Sub(date)
+}
+
+// checkUpstream asks one upstream as turngate does. The second result is how much
+// our clock is ahead of the upstream's.
+func (a asks) checkUpstream(ctx context.Context, r checkedRoute, u *proxy.Upstream) (doctor.Finding, time.Duration) {
 	began := time.Now()
 	way := "directly"
 	if p := r.dialer.Through(u); p != "" {
@@ -220,17 +380,19 @@ func (a asks) checkUpstream(ctx context.Context, r checkedRoute, u *proxy.Upstre
 		conn, err = r.dialer.Handshake(ctx, u, conn, "http/1.1")
 	}
 	if err != nil {
-		return a.unreached(r, u, err)
+		return a.unreached(r, u, err), 0
 	}
 	defer conn.Close()
-	res, err := a.ask(ctx, conn, u.HostHeader(), u.Target(r.rest, r.query), r.origin)
-	switch {
-	case err != nil:
-		return a.unreached(r, u, &proxy.Error{Upstream: u.Name, Phase: "answer", Cause: proxy.Classify(err), Err: err})
-	case !serves(res.status):
-		return doctor.As(a.answer, "%s: upstream %s answers %d", r.path, u.URI(), res.status)
+	res, err := a.ask(ctx, conn, u.HostHeader(), u.Target(r.rest, r.query), r)
+	if err != nil {
+		return a.unreached(r, u, &proxy.Error{Upstream: u.Name, Phase: "answer", Cause: proxy.Classify(err), Err: err}), 0
 	}
-	return doctor.As(a.ok, "%s: upstream %s answers %d in %s, %s", r.path, u.URI(), res.status, took(began), way)
+	off := ahead(res.header, time.Now())
+	if !serves(res.status) {
+		return doctor.As(a.answer, "%s: upstream %s answers %d", r.path, u.URI(), res.status), off
+	}
+	return doctor.As(a.ok, "%s: upstream %s answers %d in %s, %s", r.path, u.URI(), res.status, took(began), way).
+		With(a.what+"_time", time.Since(began).Seconds(), "s"), off
 }
 
 func (a asks) unreached(r checkedRoute, u *proxy.Upstream, err error) doctor.Finding {
@@ -239,44 +401,103 @@ func (a asks) unreached(r checkedRoute, u *proxy.Upstream, err error) doctor.Fin
 	if e, ok := errors.AsType[*proxy.Error](err); ok && e.Phase == "dial" && r.dialer.Through(u) != "" {
 		cause = proxy.CauseProxy // whatever the trouble, it is with the proxy, or the proxy's
 	}
-	switch cause {
-	case proxy.CauseDNS:
-		code = a.dns
-	case proxy.CauseIssuer:
-		code = a.issuer
-	case proxy.CauseName, proxy.CauseExpired, proxy.CauseTLS:
-		code = a.tls
-	case proxy.CauseProxy, proxy.CauseProxyAuth:
-		code = a.proxy
-	case proxy.CauseAnswer:
-		code = a.answer
+	if known := a.code(cause); known != "" {
+		code = known
 	}
 	return doctor.As(code, "%s: upstream %v", r.path, err)
 }
 
-// checkThrough asks a route as a page does. The second result is false when the
-// site itself does not answer, which is a finding elsewhere.
-func (a asks) checkThrough(ctx context.Context, r checkedRoute, site *checkedSite) (doctor.Finding, bool) {
+// code is what a cause is called; "" for the unlucky rest, which is blocked.
+func (a asks) code(cause proxy.Cause) doctor.Code {
+	switch cause {
+	case proxy.CauseDNS:
+		return a.dns
+	case proxy.CauseIssuer:
+		return a.issuer
+	case proxy.CauseName, proxy.CauseExpired, proxy.CauseTLS:
+		return a.tls
+	case proxy.CauseProxy, proxy.CauseProxyAuth:
+		return a.proxy
+	case proxy.CauseAnswer:
+		return a.answer
+	}
+	return ""
+}
+
+// passage is what became of a request through turngate.
+type passage struct {
+	found   doctor.Finding
+	asked   bool // false when the site itself does not answer, which is a finding elsewhere
+	gateway bool // turngate says that it does not reach the upstream
+}
+
+// checkThrough asks a route as a page does.
+func (a asks) checkThrough(ctx context.Context, r checkedRoute, site *checkedSite) passage {
 	began := time.Now()
 	conn, err := site.open(ctx, "http/1.1")
 	if err != nil {
-		return doctor.Finding{}, false
+		return passage{}
 	}
 	defer conn.Close()
-	res, err := a.ask(ctx, conn, site.up.HostHeader(), strings.TrimRight(r.path, "/")+"/"+r.rest+r.query, r.origin)
+	target := "/" + strings.Trim(r.path, "/") + "/" + r.rest + r.query
+	if strings.Trim(r.path, "/") == "" {
+		target = "/" + r.rest + r.query
+	}
+	res, err := a.ask(ctx, conn, site.up.HostHeader(), target, r)
+	p := passage{asked: true, gateway: err == nil && (res.status == http.StatusBadGateway || res.status == http.StatusGatewayTimeout)}
+	by := ""
+	if r.told != nil {
+		if told, toldErr := r.told(ctx); toldErr == nil {
+			if f, bad := a.judge(r, told, err); bad {
+				p.found = f
+				return p
+			}
+			by = " by " + told.Upstream
+		}
+	}
+	where := strings.TrimRight(r.path, "/") + "/"
 	switch {
 	case err != nil:
-		return doctor.As(a.through, "%s: no answer through turngate: %s", r.path, proxy.Classify(err)), true
+		p.found = doctor.As(a.through, "%s: no answer through turngate: %s", where, proxy.Classify(err))
 	case !serves(res.status):
-		return doctor.As(a.through, "%s: through turngate the answer is %d%s", r.path, res.status, meaning(res.status)), true
-	case res.status == http.StatusForbidden || res.status == http.StatusTooManyRequests:
-		return doctor.As(a.through, "%s: through turngate the answer is %d%s", r.path, res.status, meaning(res.status)).At(doctor.Warn), true
-	case a.what == "log" && res.header.Get("Access-Control-Allow-Origin") == "":
-		return doctor.As(doctor.LogCORS, "%s: the report is answered with %d, and without Access-Control-Allow-Origin", r.path, res.status), true
-	case a.what == "log":
-		return doctor.As(a.ok, "%s: a report through turngate is answered with %d in %s, readable for the page", r.path, res.status, took(began)), true
+		p.found = doctor.As(a.through, "%s: through turngate the answer is %d%s", where, res.status, meaning(res.status))
+	case by == "" && (res.status == http.StatusForbidden || res.status == http.StatusTooManyRequests):
+		p.found = doctor.As(a.through, "%s: through turngate the answer is %d%s", where, res.status, meaning(res.status)).At(doctor.Warn)
+	case a.cors != "" && res.header.Get("Access-Control-Allow-Origin") == "":
+		p.found = doctor.As(a.cors, "%s: a request through turngate is answered%s with %d, and without Access-Control-Allow-Origin", where, by, res.status)
+	case a.cors != "":
+		p.found = doctor.As(a.ok, "%s: a request through turngate is answered%s with %d in %s, readable for the page", where, by, res.status, took(began))
+	default:
+		p.found = doctor.As(a.ok, "%s: a handshake through turngate is answered%s with %d in %s", where, by, res.status, took(began))
 	}
-	return doctor.As(a.ok, "%s: a handshake through turngate is answered with %d in %s", r.path, res.status, took(began)), true
+	if p.found.Status == doctor.OK && site.client {
+		p.found = p.found.With(a.what+"_time", time.Since(began).Seconds(), "s")
+	}
+	return p
+}
+
+// judge says what is wrong with a request of which the server tells; err is what
+// became of it here. Whether something stands between client and server, or
+// behind the server, is all in the difference.
+func (a asks) judge(r checkedRoute, told pages.Result, err error) (doctor.Finding, bool) {
+	switch cause, behind := strings.CutPrefix(told.Outcome, "upstream_"); {
+	case !told.Arrived && err != nil:
+		return doctor.As(a.notHere, "%s: the request does not reach the server, though others do", r.path), true
+	case !told.Arrived: // somebody else answered in its place
+		return doctor.As(a.notHere, "%s: something on the way answers in the server's place", r.path), true
+	case !told.Ended:
+		return doctor.As(a.blocked, "%s: the server waits for its upstream %s", r.path, told.Upstream), true
+	case behind:
+		code := cmp.Or(a.code(proxy.Cause(cause)), a.blocked)
+		return doctor.As(code, "%s: the server does not reach its upstream %s: %s", r.path, told.Upstream, cause), true
+	case told.Outcome == "spooled":
+		return doctor.As(doctor.ServiceSpool, "%s: the log upstream %s is away; the server keeps the report on its disk", r.path, told.Upstream), true
+	case told.Outcome != "":
+		return doctor.As(a.through, "%s: the server refuses the request: %s", r.path, told.Outcome), true
+	case err != nil:
+		return doctor.As(a.notBack, "%s: %s answered, and the answer does not come back here", r.path, told.Upstream), true
+	}
+	return doctor.Finding{}, false
 }
 
 // meaning explains statuses that turngate gives itself.

@@ -59,11 +59,11 @@ func (t Topic) group() Group {
 	switch n := t.Code[3:5]; {
 	case n <= "03":
 		return Access
-	case n == "04":
+	case n == "04" || n == "22" || n == "23":
 		return Signaling
-	case n == "05":
+	case n == "05" || n == "24":
 		return Logs
-	case n <= "11" || n == "21":
+	case n <= "11" || n == "21" || n >= "25":
 		return Media
 	case n <= "16":
 		return Host
@@ -193,6 +193,7 @@ const (
 	CredentialMissing Code = "TG-174"
 	VersionOK         Code = "TG-180"
 	VersionOld        Code = "TG-181"
+	VersionHole       Code = "TG-182"
 
 	ServiceOK        Code = "TG-190"
 	ServiceDown      Code = "TG-191"
@@ -209,6 +210,32 @@ const (
 	KernelPathFailed Code = "TG-202"
 	BlockedUDP       Code = "TG-210"
 	BlockedMedia     Code = "TG-211"
+
+	// The way of a request between a client and the server, which only a check
+	// with a link can tell from what is behind the server.
+	WssNotHere Code = "TG-221"
+	WssNotBack Code = "TG-222"
+	LogNotHere Code = "TG-241"
+	LogNotBack Code = "TG-242"
+
+	ScheduleOK       Code = "TG-230"
+	ScheduleDNS      Code = "TG-231"
+	ScheduleBlocked  Code = "TG-232"
+	ScheduleIssuer   Code = "TG-233"
+	ScheduleTLS      Code = "TG-234"
+	ScheduleProxy    Code = "TG-235"
+	ScheduleAnswer   Code = "TG-236"
+	ScheduleThrough  Code = "TG-237"
+	ScheduleCORS     Code = "TG-238"
+	ScheduleUntested Code = "TG-239"
+
+	// Of the check page alone.
+	BrowserNoWebRTC Code = "TG-251"
+	BrowserIdle     Code = "TG-252"
+	PageBroken      Code = "TG-253"
+	VideoOK         Code = "TG-260"
+	VideoDead       Code = "TG-261"
+	VideoFew        Code = "TG-262"
 )
 
 // Outcome is the last digit of the codes of a TURN transport.

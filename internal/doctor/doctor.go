@@ -69,6 +69,21 @@ type Finding struct {
 	What   string `json:"what"`          // what was found; one line, no secrets
 	Fix    string `json:"fix,omitempty"` // what to do about it, with warn and fail
 	Who    Who    `json:"who,omitempty"` // who has to
+
+	Measures []Measure `json:"measures,omitempty"` // for graphs of the monitoring
+}
+
+// Measure is a number that monitoring may draw.
+type Measure struct {
+	Name  string  `json:"name"` // [a-z_], the same in every release
+	Value float64 `json:"value"`
+	Unit  string  `json:"unit,omitempty"` // "s", "%", or none for a count
+}
+
+// With adds a measure.
+func (f Finding) With(name string, value float64, unit string) Finding {
+	f.Measures = append(f.Measures[:len(f.Measures):len(f.Measures)], Measure{name, value, unit})
+	return f
 }
 
 // As returns a finding of a code with its usual status, remedy and addressee.
@@ -134,6 +149,7 @@ type Report struct {
 	Took     float64   `json:"seconds"`
 	Version  string    `json:"version"`
 	Status   Status    `json:"status"`
+	Verdict  string    `json:"verdict"` // one sentence that tells signaling from media
 	Paths    []Path    `json:"paths"`
 	Findings []Finding `json:"findings"`
 }
@@ -189,10 +205,53 @@ func Run(ctx context.Context, limit time.Duration, checks []Check) []Finding {
 
 // NewReport draws the conclusions of findings.
 func NewReport(subject, version string, at time.Time, took time.Duration, found []Finding) Report {
+	list := paths(found)
 	return Report{
 		Subject: subject, At: at.Truncate(time.Second), Took: took.Round(time.Millisecond).Seconds(), Version: version,
-		Status: Worst(found), Paths: paths(found), Findings: append([]Finding{}, found...),
+		Status: Worst(found), Verdict: verdict(list), Paths: list, Findings: append([]Finding{}, found...),
 	}
+}
+
+// verdict says in one sentence what the SDK's 5501 does not: which of the two
+// paths of a call is the dead one.
+func verdict(list []Path) string {
+	var signaling, logs, media Status
+	for _, p := range list {
+		switch p.Name {
+		case "signaling":
+			signaling = p.Status
+		case "logs":
+			logs = p.Status
+		case "media":
+			media = p.Status
+		}
+	}
+	works := func(s Status) bool { return s == OK || s == Warn }
+	var text string
+	switch {
+	case signaling == Fail && media == Fail:
+		text = "The signaling path and the media path are both dead: nobody can join, and a call would have neither sound nor picture."
+	case signaling == Fail && works(media):
+		text = "The signaling path is dead and the media path works: nobody can join, though a call would have sound and picture."
+	case signaling == Fail:
+		text = "The signaling path is dead: nobody can join. Media was not tested."
+	case media == Fail && works(signaling):
+		text = "The signaling path works and the media path is blocked: users can join, and have neither sound nor picture."
+	case media == Fail:
+		text = "The media path is blocked: a call has neither sound nor picture. Signaling was not tested."
+	case works(signaling) && works(media):
+		text = "The signaling path and the media path work."
+	case works(signaling):
+		text = "The signaling path works; media was not tested."
+	case works(media):
+		text = "The media path works; signaling was not tested."
+	default:
+		text = "Neither signaling nor media was tested."
+	}
+	if logs == Fail && signaling != Fail {
+		text += " Log reports do not arrive."
+	}
+	return text
 }
 
 // Worst is the worst status, [Skip] for no finding.

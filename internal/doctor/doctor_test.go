@@ -45,7 +45,9 @@ func report() Report {
 		As(CertEndsSoon, "the certificate ends on 2026-12-01: 8 days left"),
 		As(WssBlocked, "/ws/: upstream signaling.rtc.qq.com:443: dial: timeout | 3 s"),
 		As(LogOK, "/logger/: upstream https://yun.tim.qq.com:443 answers 200 in 41 ms, directly"),
-		As(UDPOK, "UDP 3478: relay 203.0.113.7:20001 in 2 ms"),
+		As(UDPOK, "UDP 3478: relay 203.0.113.7:20001 in 2 ms").With("udp_time", 0.002, "s"),
+		As(LoopOK, "UDP 3478: 49 of 50 datagrams came back").With("udp_rtt", 0.0008, "s").With("udp_loss", 2, "%"),
+		As(LoopOK, "plain TCP 443: 50 of 50 datagrams came back").With("udp_rtt", 0.0004, "s").With("udp_loss", 0, "%"),
 		As(TCPSilent, "TCP 3478: no answer").Do("open it").By(Cloud),
 		As(EgressUntested, "no STUN server was named"),
 		As(ClockUnsynced, "no time service keeps the clock"),
@@ -174,6 +176,32 @@ func TestPathsAreToldApart(t *testing.T) {
 			}
 			if diff := cmp.Diff(map[string]Status{"signaling": tt.signaling, "logs": tt.logs, "media": tt.media}, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// The sentence is what the SDK's one error for both cannot say.
+func TestAVerdictTellsSignalingFromMedia(t *testing.T) {
+	for _, tt := range []struct {
+		name                   string
+		signaling, logs, media Status
+		want                   string
+	}{
+		{"all good", OK, OK, Warn, "The signaling path and the media path work."},
+		{"dead signaling", Fail, Fail, OK, "The signaling path is dead and the media path works: nobody can join, though a call would have sound and picture."},
+		{"blocked media", Warn, OK, Fail, "The signaling path works and the media path is blocked: users can join, and have neither sound nor picture."},
+		{"both", Fail, Fail, Fail, "The signaling path and the media path are both dead: nobody can join, and a call would have neither sound nor picture."},
+		{"dead signaling, no credential", Fail, OK, Skip, "The signaling path is dead: nobody can join. Media was not tested."},
+		{"blocked media, no route", Skip, Skip, Fail, "The media path is blocked: a call has neither sound nor picture. Signaling was not tested."},
+		{"good signaling, no credential", OK, Fail, Skip, "The signaling path works; media was not tested. Log reports do not arrive."},
+		{"good media, no route", Skip, Skip, OK, "The media path works; signaling was not tested."},
+		{"nothing", Skip, Skip, Skip, "Neither signaling nor media was tested."},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := verdict([]Path{{"signaling", tt.signaling, ""}, {"logs", tt.logs, ""}, {"media", tt.media, ""}})
+			if got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
 	}

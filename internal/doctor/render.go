@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 )
 
@@ -40,7 +41,7 @@ func (r Report) WriteText(w io.Writer, quiet bool) error {
 		for _, p := range r.Paths {
 			fmt.Fprintf(&b, "%-10s %s\n", p.Name, p)
 		}
-		fmt.Fprintf(&b, "%s\n", r.count())
+		fmt.Fprintf(&b, "\n%s\n%s\n", r.Verdict, r.count())
 	}
 	_, err := io.WriteString(w, strings.TrimPrefix(b.String(), "\n"))
 	return err
@@ -94,7 +95,8 @@ func (r Report) WriteJSON(w io.Writer) error {
 }
 
 // WriteNagios writes one line as monitoring plugins do: state, what is worst, and
-// performance data behind the bar.
+// performance data behind the bar: counts, the paths (0 works, 1 with warnings, 2
+// dead), and what the findings measured.
 func (r Report) WriteNagios(w io.Writer) error {
 	state := [...]string{"OK", "WARNING", "CRITICAL"}[r.ExitCode()]
 	var bad []string
@@ -113,9 +115,48 @@ func (r Report) WriteNagios(w io.Writer) error {
 	if more := len(bad) - 3; more > 0 {
 		about += fmt.Sprintf("; and %d more", more)
 	}
+	var dead []string
+	for _, p := range r.Paths {
+		if p.Status == Fail {
+			dead = append(dead, p.Name)
+		}
+	}
+	if dead != nil {
+		about += " (dead: " + strings.Join(dead, ", ") + ")"
+	}
 	about = strings.ReplaceAll(about, "|", "/") // the bar ends the text
-	_, err := fmt.Fprintf(w, "TURNGATE %s - %s | ok=%d warn=%d;0 fail=%d;;0 skip=%d time=%.3fs\n", state, about, n[OK], n[Warn], n[Fail], n[Skip], r.Took)
+	_, err := fmt.Fprintf(w, "TURNGATE %s - %s | %s\n", state, about, r.performance())
 	return err
+}
+
+// performance is the part of the line for graphs: 'label'=value[unit];[warn];[crit].
+func (r Report) performance() string {
+	n := r.tally()
+	list := []string{fmt.Sprintf("ok=%d warn=%d;0 fail=%d;;0 skip=%d time=%.3fs", n[OK], n[Warn], n[Fail], n[Skip], r.Took)}
+	for _, p := range r.Paths {
+		if p.Status != Skip {
+			list = append(list, fmt.Sprintf("%s=%d;0;1", p.Name, p.Status-OK))
+		}
+	}
+	// Several routes have one name for their times: the worst is shown.
+	var names []string
+	worst := make(map[string]Measure)
+	for _, f := range r.Findings {
+		for _, m := range f.Measures {
+			have, known := worst[m.Name]
+			if !known {
+				names = append(names, m.Name)
+			}
+			if !known || m.Value > have.Value {
+				worst[m.Name] = m
+			}
+		}
+	}
+	for _, name := range names {
+		m := worst[name]
+		list = append(list, name+"="+strconv.FormatFloat(m.Value, 'f', -1, 64)+m.Unit)
+	}
+	return strings.Join(list, " ")
 }
 
 // WriteTopic writes what is known about a code.

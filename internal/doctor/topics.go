@@ -19,7 +19,8 @@ var topics = slices.Concat(accessTopics,
 	transportTopics("TG-06", "UDP", "UDP 3478"),
 	transportTopics("TG-07", "TCP", "TCP 3478"),
 	transportTopics("TG-08", "TLS and TCP on the HTTPS port", "TCP 443"),
-	mediaTopics, hostTopics, serviceTopics)
+	mediaTopics, hostTopics, serviceTopics,
+	wssWayTopics, scheduleTopics(), logWayTopics, browserTopics)
 
 // upstreamTopics are what signaling and logs have in common: the causes of
 // internal/proxy.
@@ -127,6 +128,7 @@ var serviceTopics = []Topic{
 	{CredentialMissing, Skip, "there is no TURN credential to test with", "Users are in a database only, or the file of the secret is not readable for this user.", "", Nobody},
 	{VersionOK, OK, "version", "", "", Nobody},
 	{VersionOld, Warn, "another version runs than is installed", "The package was updated and the service not restarted.", "systemctl restart turngate; calls end with the drain", Admin},
+	{VersionHole, Warn, "a part of this program has a known hole", "The list of advisories is built in, as old as the program, and compared with the modules that it was built from.", "install a newer turngate", Admin},
 
 	{ServiceOK, OK, "turngate runs", "", "", Nobody},
 	{ServiceDown, Fail, "turngate does not run", "", "systemctl start turngate; journalctl -u turngate says why it ended", Admin},
@@ -143,4 +145,38 @@ var serviceTopics = []Topic{
 	{KernelPathFailed, Warn, "the kernel packet path is wanted and not in use", "The kernel, the driver or the rights do not allow it. Media is relayed all the same.", "see the finding; turn.offload = \"auto\" takes it where it works", Admin},
 	{BlockedUDP, Warn, "UDP is blocked between this client and the server", "Media goes over TCP or TLS: it works, with more delay when packets are lost.", "allow UDP 3478 from the clients to the server, answers included", Network},
 	{BlockedMedia, Fail, "no way for media between this client and the server", "The server answers over HTTPS, so it runs; UDP, TCP and TLS for TURN are blocked on the way.", "allow UDP 3478, or at least TCP 443 without inspection, from the clients to the server", Network},
+}
+
+var wssWayTopics = []Topic{
+	{WssNotHere, Fail, "the WebSocket handshake does not reach the server", "HTTPS reaches it from the same place, so something on the way stops WebSockets: a web proxy that drops the header Upgrade, or TLS inspection. enterRoom fails with 5501.", "allow WebSocket (the HTTP header Upgrade) to the server's name in the web proxy or firewall, and exempt it from TLS inspection", Network},
+	{WssNotBack, Fail, "the answer to a WebSocket handshake does not come back", "The upstream accepted, and something between the server and the client keeps the answer.", "allow WebSocket (the HTTP header Upgrade) to the server's name in the web proxy or firewall, and exempt it from TLS inspection", Network},
+}
+
+var logWayTopics = []Topic{
+	{LogNotHere, Fail, "a log report does not reach the server", "HTTPS reaches it from the same place, so something on the way stops HTTP POST.", "allow HTTP POST to the server's name in the web proxy or firewall", Network},
+	{LogNotBack, Fail, "the answer to a log report does not come back", "The upstream took the report, and something between the server and the client keeps the answer; the SDK sends it again.", "allow HTTP POST to the server's name in the web proxy or firewall", Network},
+}
+
+// scheduleTopics are warnings: clients with websocketProxy join without a
+// scheduler. Where a configuration has no other way, the check makes them worse.
+func scheduleTopics() []Topic {
+	list := append(upstreamTopics("TG-23", "the scheduler", "https", "enterRoom fails for pages with scheduleProxy or unifiedProxy; those with websocketProxy work"),
+		Topic{ScheduleThrough, Warn, "the scheduler can be reached, but not through turngate", "A route refuses the client (trtc.origins, trtc.sdk_app_ids, limits), or the running turngate has another configuration or other surroundings than this check.", "compare [trtc] in the file with what runs (turngate reload), and look at the log", Admin},
+		Topic{ScheduleCORS, Warn, "the scheduler's answer comes without Access-Control-Allow-Origin", "The page cannot read it, so enterRoom fails for pages with scheduleProxy or unifiedProxy.", "check that trtc.schedule_upstream is a scheduler of the SDK; those allow every page", Admin},
+		Topic{ScheduleUntested, Skip, "no scheduler was tested", "No route has the preset trtc, trtc.schedule and trtc.unified are empty, or --local was given.", "", Nobody},
+	)
+	for i := range list {
+		list[i].Status = min(list[i].Status, Warn)
+	}
+	return list
+}
+
+// browserTopics are findings of the check page alone.
+var browserTopics = []Topic{
+	{BrowserNoWebRTC, Fail, "the browser has no WebRTC", "It is too old, or a company policy has switched WebRTC off.", "use a current Chrome, Edge, Firefox or Safari, and look at its policies", Admin},
+	{BrowserIdle, Fail, "the browser does not try to reach the TURN server", "This PC has no default route, or a policy keeps WebRTC from the network (WebRtcIPHandling, WebRtcUdpPortRange).", "try another browser, and look at the policies of this one", Admin},
+	{PageBroken, Fail, "the check page has an error of its own", "", "try another browser, and send the report to the administrator", Admin},
+	{VideoOK, OK, "a test picture comes back through the relays", "", "", Nobody},
+	{VideoDead, Fail, "no test picture comes back through the relays", "Messages pass and video does not: something drops larger or faster packets, or the PC cannot encode.", "check again with other programs closed; look for a rate limit on the way", Admin},
+	{VideoFew, Warn, "few frames of the test picture come back", "The line or the PC is overloaded.", "check again with other programs closed; look for a rate limit on the way", Admin},
 }

@@ -3,6 +3,7 @@ package edge
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -63,6 +64,7 @@ type CertState struct {
 	Issuer     string    `json:"issuer"`
 	Names      []string  `json:"names"` // DNS names and addresses
 	Algorithm  string    `json:"algorithm"`
+	SHA256     string    `json:"sha256"` // of the certificate, in hex
 	SelfSigned bool      `json:"self_signed"`
 	Chain      Chain     `json:"chain"`
 	NotBefore  time.Time `json:"not_before"`
@@ -278,6 +280,7 @@ func (c *Certificates) State() []CertState {
 			Subject: leaf.Subject.String(), Issuer: leaf.Issuer.String(),
 			Names:      names(leaf),
 			Algorithm:  leaf.PublicKeyAlgorithm.String(),
+			SHA256:     fmt.Sprintf("%x", sha256.Sum256(leaf.Raw)),
 			SelfSigned: selfSigned(leaf),
 			Chain:      f.loaded.chain,
 			NotBefore:  leaf.NotBefore, NotAfter: leaf.NotAfter,

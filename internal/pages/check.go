@@ -46,16 +46,27 @@ type Certificate struct {
 	Issuer     string    `json:"issuer"`
 	NotAfter   time.Time `json:"notAfter"`
 	SelfSigned bool      `json:"selfSigned"`
+	SHA256     []string  `json:"sha256"` // of every certificate of this host, in hex
 }
 
 // Route is a path that leads to upstreams.
 type Route struct {
-	Kind      string   `json:"kind"` // "signaling" or "logger"
-	Name      string   `json:"name"` // its path in the configuration
-	Path      string   `json:"path"` // of a request: with what the request needs in its query
+	Kind      string   `json:"kind"`           // Signaling, Logger or Scheduler
+	Mode      string   `json:"mode,omitempty"` // Unified, or empty
+	Name      string   `json:"name"`           // its path in the configuration
+	Path      string   `json:"path"`           // of a request: with what the request needs in its query
 	Upstreams []string `json:"upstreams"`
 	Origin    string   `json:"origin,omitempty"` // whose requests the route takes; empty: anybody's
+	AppID     uint64   `json:"appId,omitempty"`  // that goes into the form for a scheduler
 }
+
+// Kinds and modes of routes.
+const (
+	Signaling = "signaling"
+	Logger    = "logger"
+	Scheduler = "schedule"
+	Unified   = "unified" // of the one-parameter mode, which some pages use
+)
 
 // Relay is one way to the TURN server.
 type Relay struct {
