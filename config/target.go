@@ -141,20 +141,11 @@ func (c *checker) balance(at string, r Signaling) {
 	}
 }
 
-// tunnelOnly refuses what routes that look into messages do not do.
+// tunnelOnly refuses what routes that look into messages do not do: they write the 101
+// themselves, and Qrator's is the upstream's byte for byte.
 func (c *checker) tunnelOnly(at string, r Signaling) {
-	if r.Mode == ModeTunnel {
-		return
-	}
-	for _, k := range []struct {
-		key  string
-		used bool
-	}{
-		{"health_check", r.HealthCheck != "off"}, {"answer", r.Answer != "standard"}, {"silent", len(r.Silent) > 0},
-	} {
-		if k.used {
-			c.err(child(at, k.key), fmt.Sprintf("does not count on a route with mode = %q", r.Mode), "remove it")
-		}
+	if r.Mode != ModeTunnel && r.Answer != "standard" {
+		c.err(child(at, "answer"), fmt.Sprintf("does not count on a route with mode = %q", r.Mode), "remove it")
 	}
 }
 

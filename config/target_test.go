@@ -112,7 +112,7 @@ func TestUpstreamFindings(t *testing.T) {
 		{"upstream = [\"https://a\"]\nadd_headers = { A = \"{ip}\" }", `signaling[0].add_headers.A: has braces`},
 		{"upstream = [\"https://a\"]\nadd_headers = { A = \"1\", a = \"2\" }", `signaling[0].add_headers.a: a is there twice`},
 		{"upstream = [\"https://a\"]\nadd_headers = { A = \"x\\ny\" }", `signaling[0].add_headers.A: has a control character`},
-		{"upstream = [\"https://a\"]\nmode = \"inspect\"\nhealth_check = \"connect\"", `signaling[0].health_check: does not count on a route with mode = "inspect"`},
+		{"upstream = [\"https://a\"]\nmode = \"inspect\"\nanswer = \"qrator\"", `signaling[0].answer: does not count on a route with mode = "inspect"`},
 	} {
 		_, findings := LoadBytes("t.toml", []byte("[[signaling]]\npath = \"/ws\"\n"+tt.line+"\n"), machine(nil, nil))
 		found := false

@@ -12,6 +12,7 @@ import (
 
 	"github.com/turngate/turngate/internal/proxy"
 	"github.com/turngate/turngate/internal/testnet"
+	"github.com/turngate/turngate/signaling/entry"
 )
 
 func TestHandshakeReachesTheUpstreamByteForByte(t *testing.T) {
@@ -159,14 +160,14 @@ func TestUpstreamAnswers(t *testing.T) {
 		{"a folded line", "HTTP/1.1 101 x\r\n" + up + " y\r\n" + conn + accept + "\r\n", "502"},
 		{"a blank before the colon", "HTTP/1.1 101 x\r\n" + up + conn + "A : b\r\n" + accept + "\r\n", "502"},
 		{"no HTTP at all", "SSH-2.0-OpenSSH_9.2\r\n", "502"},
-		{"a head that is too long", "HTTP/1.1 101 x\r\nA: " + strings.Repeat("b", maxHead) + "\r\n" + up + conn + accept + "\r\n", "502"},
+		{"a head that is too long", "HTTP/1.1 101 x\r\nA: " + strings.Repeat("b", 32<<10) + "\r\n" + up + conn + accept + "\r\n", "502"},
 		{"endless informational answers", strings.Repeat("HTTP/1.1 103 x\r\n\r\n", 20), "502"},
 		{"a close without a byte", "", "502"},
 		{"an informational answer first", "HTTP/1.1 103 x\r\nLink: a\r\n\r\nHTTP/1.1 101 x\r\n" + up + conn + accept + "\r\n", "101"},
 		{"a refusal", "HTTP/1.1 403 No\r\nContent-Length: 2\r\nX-Why: sig\r\nKeep-Alive: 1\r\n\r\nno", "403"},
 		{"a refusal that ends with the connection", "HTTP/1.1 503 No\r\nRetry-After: 7\r\n\r\nno", "503"},
 		{"a redirect is not followed", "HTTP/1.1 302 x\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", "302"},
-		{"a refusal with a body that is too long", "HTTP/1.1 403 No\r\n\r\n" + strings.Repeat("x", maxRelayBody+1), "502"},
+		{"a refusal with a body that is too long", "HTTP/1.1 403 No\r\n\r\n" + strings.Repeat("x", 64<<10+1), "502"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := testnet.RawUpstream(t, nil, func(c net.Conn) {
@@ -174,7 +175,7 @@ func TestUpstreamAnswers(t *testing.T) {
 				w.head()
 				_, _ = io.WriteString(c, tt.answer)
 			})
-			h := serve(t, Options{Routes: []Route{{Path: "/ws", Upstreams: []string{"http://" + b.Addr}}}})
+			h := serve(t, Options{Routes: []Route{{Route: entry.Route{Path: "/ws", Upstreams: []string{"http://" + b.Addr}}}}})
 			w := h.dial(t)
 			w.send(request("/ws", ""))
 			head := w.head()
@@ -204,7 +205,7 @@ func TestHandshakeTimesOut(t *testing.T) {
 			}
 		}
 	})
-	rt := Route{Path: "/ws", Upstreams: []string{"http://" + b.Addr}, HandshakeTimeout: 100 * time.Millisecond}
+	rt := Route{Route: entry.Route{Path: "/ws", Upstreams: []string{"http://" + b.Addr}, HandshakeTimeout: 100 * time.Millisecond}}
 	h := serve(t, Options{Routes: []Route{rt}})
 	w := h.dial(t)
 	w.send(request("/ws", ""))
@@ -223,10 +224,7 @@ func TestHandshakeFailsOver(t *testing.T) {
 	silent := testnet.RawUpstream(t, nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	hangup := testnet.RawUpstream(t, nil, func(c net.Conn) { newWire(t, c).head() })
 	good, _ := newBackend(t, switching(testKey))
-	h := serve(t, Options{Routes: []Route{{
-		Path: "/ws", HandshakeTimeout: 200 * time.Millisecond,
-		Upstreams: []string{"http://" + closed, "http://" + silent.Addr, "http://" + hangup.Addr, "http://" + good.Addr},
-	}}})
+	h := serve(t, Options{Routes: []Route{{Route: entry.Route{Path: "/ws", HandshakeTimeout: 200 * time.Millisecond, Upstreams: []string{"http://" + closed, "http://" + silent.Addr, "http://" + hangup.Addr, "http://" + good.Addr}}}}})
 	h.upgrade(t, "/ws")
 	h.upgrade(t, "/ws")
 	if a, b, c := silent.Conns.Load(), hangup.Conns.Load(), good.Conns.Load(); a != 1 || b != 2 || c != 2 {
@@ -249,7 +247,7 @@ func TestClientThatLeavesEndsTheHandshake(t *testing.T) {
 		_, _ = io.Copy(io.Discard, c)
 		close(left)
 	})
-	rt := Route{Path: "/ws", Upstreams: []string{"http://" + b.Addr}, HandshakeTimeout: time.Hour}
+	rt := Route{Route: entry.Route{Path: "/ws", Upstreams: []string{"http://" + b.Addr}, HandshakeTimeout: time.Hour}}
 	h := serve(t, Options{Routes: []Route{rt}})
 	w := h.dial(t)
 	w.send(request("/ws", ""))
@@ -282,7 +280,7 @@ func TestUpstreamTLS(t *testing.T) {
 	dial := func() *proxy.Dialer {
 		return mustDialer(t, proxy.DialOptions{CAFile: ca.File(t), Resolve: map[string]string{"signal.example.com": b.Addr}})
 	}
-	rt := Route{Path: "/ws", Upstreams: []string{"wss://signal.example.com/"}, Dialer: dial()}
+	rt := Route{Route: entry.Route{Path: "/ws", Upstreams: []string{"wss://signal.example.com/"}, Dialer: dial()}}
 	h := serve(t, Options{Routes: []Route{rt}})
 	h.upgrade(t, "/ws")
 	if n := b.ServerNames(); len(n) != 1 || n[0] != "signal.example.com" {

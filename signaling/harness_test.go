@@ -18,6 +18,7 @@ import (
 
 	"github.com/turngate/turngate/internal/proxy"
 	"github.com/turngate/turngate/internal/testnet"
+	"github.com/turngate/turngate/signaling/entry"
 )
 
 const testKey = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -186,7 +187,7 @@ func (quiet) Errorf(string, ...any) {}
 func (quiet) Helper()               {}
 
 func (b *backend) route(path string) Route {
-	return Route{Path: path, Upstreams: []string{"http://" + b.Addr}}
+	return Route{Route: entry.Route{Path: path, Upstreams: []string{"http://" + b.Addr}}}
 }
 
 // maskedFrame builds a client frame with a mask of zeros... except where it matters.
@@ -259,7 +260,7 @@ func mustDialer(t testing.TB, opt proxy.DialOptions) *proxy.Dialer {
 func (h *harness) vacant(t testing.TB) {
 	t.Helper()
 	select {
-	case <-h.sessions.empty():
+	case <-h.Empty():
 	case <-time.After(20 * time.Second):
 		t.Fatal("sessions do not end")
 	}

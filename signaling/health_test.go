@@ -16,6 +16,7 @@ import (
 
 	"github.com/turngate/turngate/internal/proxy"
 	"github.com/turngate/turngate/internal/testnet"
+	"github.com/turngate/turngate/signaling/entry"
 )
 
 // eventually waits until ok, which it asks again and again.
@@ -76,13 +77,12 @@ func newMoody(t testing.TB) *moody {
 func (h *harness) up(i int) bool { return h.Upstreams()[i].Up }
 
 func checkedRoute(kind string, urls ...string) Route {
-	return Route{Path: "/ws", Upstreams: urls, HandshakeTimeout: 500 * time.Millisecond,
-		Check: HealthCheck{Kind: kind, Interval: 20 * time.Millisecond, Path: "/health?deep"}}
+	return Route{Route: entry.Route{Path: "/ws", Upstreams: urls, HandshakeTimeout: 500 * time.Millisecond, Check: entry.HealthCheck{Kind: kind, Interval: 20 * time.Millisecond, Path: "/health?deep"}}}
 }
 
 func TestWebSocketChecks(t *testing.T) {
 	m, other := newMoody(t), newMoody(t)
-	rt := checkedRoute(CheckWebSocket, "http://"+m.Addr+"/base", "http://"+other.Addr)
+	rt := checkedRoute(entry.CheckWebSocket, "http://"+m.Addr+"/base", "http://"+other.Addr)
 	field, _ := proxy.ParseField("X-Key", "let me in")
 	rt.Headers.Add = []proxy.Field{field}
 	h := serve(t, Options{Routes: []Route{rt}})
@@ -107,10 +107,12 @@ func TestWebSocketChecks(t *testing.T) {
 		m.mood.Store(fine)
 		eventually(t, "back", func() bool { return h.up(0) })
 	}
+	// The state changes first, and then there is a line about it.
+	said := func(what string) int { return strings.Count(h.logs.String(), what) }
+	eventually(t, "two lines about going down and two about coming back", func() bool {
+		return said(`msg="upstream down"`) == 2 && said(`msg="upstream up"`) == 2
+	})
 	logs := h.logs.String()
-	if downs, ups := strings.Count(logs, `msg="upstream down"`), strings.Count(logs, `msg="upstream up"`); downs != 2 || ups != 2 {
-		t.Errorf("%d lines about going down, %d about coming back, want two each:\n%s", downs, ups, logs)
-	}
 	if m.checks.Load() == 0 || strings.Contains(logs, "session opened session=3") {
 		t.Error("a check is taken for a client")
 	}
@@ -118,10 +120,10 @@ func TestWebSocketChecks(t *testing.T) {
 
 func TestConnectChecks(t *testing.T) {
 	addr := closedPort(t)
-	h := serve(t, Options{Routes: []Route{checkedRoute(CheckConnect, "http://"+addr)}})
+	h := serve(t, Options{Routes: []Route{checkedRoute(entry.CheckConnect, "http://"+addr)}})
 	h.running(t)
 	eventually(t, "out", func() bool { return !h.up(0) })
-	if u := h.Upstreams()[0]; u.Cause != proxy.CauseRefused || u.Since.IsZero() || u.Checked != CheckConnect {
+	if u := h.Upstreams()[0]; u.Cause != proxy.CauseRefused || u.Since.IsZero() || u.Checked != entry.CheckConnect {
 		t.Errorf("%+v, want it out, refused, since a time", u)
 	}
 	ln, err := net.Listen("tcp", addr)
@@ -145,7 +147,7 @@ func TestConnectChecks(t *testing.T) {
 func TestConnectChecksVerifyTheCertificate(t *testing.T) {
 	ca := testnet.NewCA(t, "Root")
 	b := testnet.NewUpstream(t, ca.Issue(t, "127.0.0.1"), nil)
-	h := serve(t, Options{Routes: []Route{checkedRoute(CheckConnect, "https://"+b.Addr)}})
+	h := serve(t, Options{Routes: []Route{checkedRoute(entry.CheckConnect, "https://"+b.Addr)}})
 	h.running(t)
 	eventually(t, "out", func() bool { return !h.up(0) })
 	if u := h.Upstreams()[0]; u.Cause != proxy.CauseIssuer {
@@ -158,13 +160,13 @@ func TestConnectChecksVerifyTheCertificate(t *testing.T) {
 func TestReloadKeepsWhatIsKnown(t *testing.T) {
 	good, other := newMoody(t), newMoody(t)
 	bad := closedPort(t)
-	rt := checkedRoute(CheckWebSocket, "http://"+bad, "http://"+good.Addr)
+	rt := checkedRoute(entry.CheckWebSocket, "http://"+bad, "http://"+good.Addr)
 	h := serve(t, Options{Routes: []Route{rt}})
 	h.running(t)
 	eventually(t, "out", func() bool { return !h.up(0) })
 	before := h.Upstreams()[0].Since
 	for i := range 50 {
-		again := checkedRoute(CheckWebSocket, "http://"+bad, "http://"+good.Addr)
+		again := checkedRoute(entry.CheckWebSocket, "http://"+bad, "http://"+good.Addr)
 		again.MaxPerAddress = i + 1
 		if err := h.Reconfigure(Options{Routes: []Route{again}}); err != nil {
 			t.Fatal(err)
@@ -176,7 +178,7 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 	if n := strings.Count(h.logs.String(), "upstream "); n != 1 {
 		t.Errorf("%d lines about upstreams, want one:\n%s", n, h.logs)
 	}
-	next := checkedRoute(CheckWebSocket, "http://"+other.Addr)
+	next := checkedRoute(entry.CheckWebSocket, "http://"+other.Addr)
 	if err := h.Reconfigure(Options{Routes: []Route{next}}); err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +189,7 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 		t.Error("an upstream that is gone is still checked")
 	}
 	none := next
-	none.Check = HealthCheck{}
+	none.Check = entry.HealthCheck{}
 	if err := h.Reconfigure(Options{Routes: []Route{none}}); err != nil {
 		t.Fatal(err)
 	}
@@ -199,33 +201,34 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 }
 
 func TestChecksAreRefused(t *testing.T) {
-	for name, c := range map[string]HealthCheck{
+	for name, c := range map[string]entry.HealthCheck{
 		"an unknown kind":       {Kind: "ping"},
-		"a negative interval":   {Kind: CheckConnect, Interval: -1},
-		"a negative number":     {Kind: CheckConnect, Rise: -1},
-		"a path with dots":      {Kind: CheckWebSocket, Path: "/../x"},
-		"a path without a root": {Kind: CheckWebSocket, Path: "x"},
+		"a negative interval":   {Kind: entry.CheckConnect, Interval: -1},
+		"a negative number":     {Kind: entry.CheckConnect, Rise: -1},
+		"a path with dots":      {Kind: entry.CheckWebSocket, Path: "/../x"},
+		"a path without a root": {Kind: entry.CheckWebSocket, Path: "x"},
 	} {
-		if _, err := New(Options{Routes: []Route{{Path: "/", Upstreams: []string{"http://a"}, Check: c}}}); err == nil {
+		if _, err := New(Options{Routes: []Route{{Route: entry.Route{Path: "/", Upstreams: []string{"http://a"}, Check: c}}}}); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	if _, err := New(Options{Routes: []Route{{Path: "/", Upstreams: []string{"http://a"}, Balance: "query:"}}}); err == nil {
+	if _, err := New(Options{Routes: []Route{{Route: entry.Route{Path: "/", Upstreams: []string{"http://a"}, Balance: "query:"}}}}); err == nil {
 		t.Error("a balance by no parameter: no error")
 	}
 }
 
 func TestMetricsOfUpstreams(t *testing.T) {
-	rt := Route{Path: "/ws", Targets: []proxy.Target{
-		{URL: "http://127.0.0.1:1/a"}, {URL: "http://127.0.0.1:1/b", Backup: true}, {URL: "http://127.0.0.1:2", Off: true}}}
+	b, _ := newBackend(t, switching(testKey))
+	rt := Route{Route: entry.Route{Path: "/ws", Targets: []proxy.Target{
+		{URL: "http://127.0.0.1:1/a"}, {URL: "http://" + b.Addr, Backup: true}, {URL: "http://127.0.0.1:2", Off: true}}}}
 	h := serve(t, Options{Routes: []Route{rt}})
-	h.Server.table.Load().routes[0].pool.Upstreams()[0].Failed(io.EOF)
+	h.upgrade(t, "/ws") // by the backup
 	got := map[string]float64{}
 	families := gather(t, h.Server)
 	for _, m := range families["turngate_signaling_upstream_up"] {
 		got[label(m, "route")+" "+label(m, "upstream")+" "+label(m, "backup")] = m.GetGauge().GetValue()
 	}
-	want := map[string]float64{"/ws http://127.0.0.1:1/a false": 0, "/ws http://127.0.0.1:1/b true": 1}
+	want := map[string]float64{"/ws http://127.0.0.1:1/a false": 0, "/ws http://" + b.Addr + " true": 1}
 	if len(got) != len(want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
@@ -256,8 +259,8 @@ func TestClientsOfOneNetworkAreSpread(t *testing.T) {
 		m := newMoody(t)
 		urls = append(urls, "http://"+m.Addr)
 	}
-	byIP := Route{Path: "/ip", Upstreams: urls, Balance: "client_ip"}
-	byUser := Route{Path: "/user", Upstreams: urls, Balance: "query:userId"}
+	byIP := Route{Route: entry.Route{Path: "/ip", Upstreams: urls, Balance: "client_ip"}}
+	byUser := Route{Route: entry.Route{Path: "/user", Upstreams: urls, Balance: "query:userId"}}
 	for _, rt := range []*Route{&byIP, &byUser} {
 		rt.Headers.Trust = proxy.Trust{netip.MustParsePrefix("127.0.0.1/32")}
 	}
@@ -299,7 +302,7 @@ func TestClientsOfOneNetworkAreSpread(t *testing.T) {
 
 func TestLeastConnectionsOverRealSessions(t *testing.T) {
 	a, b := newMoody(t), newMoody(t)
-	h := serve(t, Options{Routes: []Route{{Path: "/ws", Balance: "least_connections", Upstreams: []string{"http://" + a.Addr, "http://" + b.Addr}}}})
+	h := serve(t, Options{Routes: []Route{{Route: entry.Route{Path: "/ws", Balance: "least_connections", Upstreams: []string{"http://" + a.Addr, "http://" + b.Addr}}}}})
 	var open []*wire
 	for range 6 {
 		open = append(open, h.upgrade(t, "/ws"))
@@ -317,7 +320,7 @@ func TestLeastConnectionsOverRealSessions(t *testing.T) {
 // The backup is for when every main one is out, and no longer.
 func TestBackupIsForWhenAllElseIsOut(t *testing.T) {
 	main, backup := newMoody(t), newMoody(t)
-	rt := checkedRoute(CheckWebSocket)
+	rt := checkedRoute(entry.CheckWebSocket)
 	rt.Upstreams = nil
 	rt.Targets = []proxy.Target{{URL: "http://" + backup.Addr, Backup: true}, {URL: "http://" + main.Addr}, {URL: "http://" + closedPort(t)}}
 	h := serve(t, Options{Routes: []Route{rt}})

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/turngate/turngate/internal/proxy"
+	"github.com/turngate/turngate/signaling/entry"
 )
 
 // Schedule configures the two TRTC modes in which the SDK asks the scheduler.
@@ -107,7 +108,7 @@ type scheduler struct {
 	opt           *Schedule
 }
 
-func addSchedule(t *table, o *Schedule) error {
+func (s *Server) addSchedule(t *entry.Table, o *Schedule) error {
 	if o.Path == "" && o.Unified == "" {
 		return errors.New("schedule: neither path nor unified is set")
 	}
@@ -148,58 +149,57 @@ func addSchedule(t *table, o *Schedule) error {
 		route := opt.Route
 		route.Path = path
 		if h.rt, err = newRoute(&route); err == nil {
-			err = t.router.Add(path, &h)
+			err = t.AddHidden(h.rt.Gate, func(w http.ResponseWriter, r *http.Request, at entry.Target) { h.serve(s, w, r, at) })
 		}
 		if err != nil {
 			return fmt.Errorf("schedule %s: %w", path, err)
 		}
-		t.hidden = append(t.hidden, h.rt)
-		h.client = proxy.NewClient(h.rt.dialer)
-		t.clients = append(t.clients, h.client)
+		h.client = proxy.NewClient(h.rt.Dialer)
+		t.Closed = append(t.Closed, h.client.CloseIdle)
 	}
 	return nil
 }
 
-func (h *scheduler) serve(s *Server, t *table, w http.ResponseWriter, r *http.Request, rest, query string) {
-	sub := "/" + strings.TrimLeft(rest, "/")
+func (h *scheduler) serve(s *Server, w http.ResponseWriter, r *http.Request, at entry.Target) {
+	sub := "/" + strings.TrimLeft(at.Rest, "/")
 	first, behind, _ := strings.Cut(sub[1:], "/")
 	if behind != "" || strings.HasSuffix(sub, "/") && first != "" {
 		behind = "/" + behind
 	}
 	switch {
-	case asksUpgrade(r) && (first == "api" || first == "v5"): // requests and reports; a tunnel is neither
-		s.refuse(w, r, h.path, http.StatusBadRequest, "upgrade", "this path does not upgrade")
+	case entry.AsksUpgrade(r) && (first == "api" || first == "v5"): // requests and reports; a tunnel is neither
+		s.Refuse(w, r, h.path, entry.Refusal{Status: http.StatusBadRequest, Result: "upgrade", Text: "this path does not upgrade"})
 	case strings.Contains(first, "."): // "<domain>/v2/ws" and "<domain>/v4/sub"
-		h.signal(s, t, w, r, first, behind, query)
+		at.Rest = behind
+		h.signal(s, w, r, first, at)
 	case strings.HasPrefix(sub, "/api/"):
-		h.schedule(s, w, r, sub, query)
+		h.schedule(s, w, r, sub, at.Query)
 	case h.unified && strings.HasPrefix(sub, "/v5/") && h.opt.Logs != nil:
 		h.opt.Logs.ServeHTTP(w, r)
-	case h.unified && (asksUpgrade(r) || strings.HasPrefix(sub, "/v2/") || strings.HasPrefix(sub, "/v4/") || sub == "/"):
-		h.signal(s, t, w, r, "", rest, query)
+	case h.unified && (entry.AsksUpgrade(r) || strings.HasPrefix(sub, "/v2/") || strings.HasPrefix(sub, "/v4/") || sub == "/"):
+		h.signal(s, w, r, "", at)
 	default:
-		s.refuse(w, r, h.path, http.StatusNotFound, "not_found", "not found")
+		s.Refuse(w, r, h.path, entry.Refusal{Status: http.StatusNotFound, Result: "not_found", Text: "not found"})
 	}
 }
 
 // signal serves a request for a signaling host: a WebSocket, or the quick start's POST to
 // /v4/sub. domain is "" when the path does not name the host.
-func (h *scheduler) signal(s *Server, t *table, w http.ResponseWriter, r *http.Request, domain, rest, query string) {
-	if !asksUpgrade(r) && !strings.HasPrefix("/"+strings.TrimLeft(rest, "/"), "/v4/") {
-		no := checkHandshake(r)
-		s.refuse(w, r, h.path, no.status, no.result, no.text)
+func (h *scheduler) signal(s *Server, w http.ResponseWriter, r *http.Request, domain string, at entry.Target) {
+	if !entry.AsksUpgrade(r) && !strings.HasPrefix("/"+strings.TrimLeft(at.Rest, "/"), "/v4/") {
+		s.Refuse(w, r, h.path, *entry.CheckHandshake(r))
 		return
 	}
-	ups, ok := h.signalHosts(s, domain, query)
+	ups, ok := h.signalHosts(s, domain, at.Query)
 	if !ok {
-		s.refuse(w, r, h.path, http.StatusForbidden, "forbidden_domain", "this signaling domain is not served here")
+		s.Refuse(w, r, h.path, entry.Refusal{Status: http.StatusForbidden, Result: "forbidden_domain", Text: "this signaling domain is not served here"})
 		return
 	}
-	if asksUpgrade(r) {
-		s.connect(t, h.rt, w, r, proxy.Listed(ups), rest, query)
+	if entry.AsksUpgrade(r) {
+		s.connect(h.rt, w, r, proxy.Listed(ups), at)
 		return
 	}
-	h.sub(s, w, r, ups, rest, query)
+	h.sub(s, w, r, ups, at.Rest, at.Query)
 }
 
 // signalHosts returns the hosts to dial, in order: the one the path or the query
@@ -223,8 +223,8 @@ func (h *scheduler) signalHosts(s *Server, domain, query string) ([]*proxy.Upstr
 				}
 			}
 		}
-		if ups == nil && h.rt.pool != nil {
-			ups = h.rt.pool.Candidates()
+		if ups == nil && h.rt.Pool != nil {
+			ups = h.rt.Pool.Candidates()
 		}
 		return ups, ups != nil
 	}
@@ -247,7 +247,7 @@ func (h *scheduler) schedule(s *Server, w http.ResponseWriter, r *http.Request, 
 		s.deny(w, r, http.StatusBadRequest, "bad_form", "the form is not understood")
 		return
 	}
-	if !h.rt.appIDs.Allow(form.appID, form.appIDok) {
+	if !h.rt.AppIDs.Allow(form.appID, form.appIDok) {
 		s.deny(w, r, http.StatusForbidden, "forbidden_app", "this sdkAppId is not served here")
 		return
 	}
@@ -285,7 +285,7 @@ func (h *scheduler) sub(s *Server, w http.ResponseWriter, r *http.Request, ups [
 	if !ok {
 		return
 	}
-	if id, ok := proxy.AppID(query); !h.rt.appIDs.Allow(id, ok) {
+	if id, ok := proxy.AppID(query); !h.rt.AppIDs.Allow(id, ok) {
 		s.deny(w, r, http.StatusForbidden, "forbidden_app", "this sdkAppId is not served here")
 		return
 	}
@@ -307,7 +307,7 @@ func (h *scheduler) accept(s *Server, w http.ResponseWriter, r *http.Request, li
 		s.deny(w, r, http.StatusMethodNotAllowed, "bad_method", "method not allowed")
 		return nil, false
 	}
-	if !h.rt.origins.Allow(r.Header["Origin"]) {
+	if !h.rt.Origins.Allow(r.Header["Origin"]) {
 		s.deny(w, r, http.StatusForbidden, "forbidden_origin", "this Origin is not served here")
 		return nil, false
 	}
@@ -333,7 +333,7 @@ func (h *scheduler) accept(s *Server, w http.ResponseWriter, r *http.Request, li
 // ask sends a request to the upstreams in order until one gives an answer below 500, and
 // returns the answer with its body read. If all fail it is the last 5xx, or the error.
 func (h *scheduler) ask(s *Server, r *http.Request, pool *proxy.Pool, ups []*proxy.Upstream, rest, query string, body []byte) (*http.Response, []byte, error) {
-	header := h.rt.headers.Request(r)
+	header := h.rt.Headers.Request(r)
 	header.Set("Accept-Encoding", "identity")
 	var bad *http.Response
 	var badBody []byte
@@ -352,7 +352,7 @@ func (h *scheduler) ask(s *Server, r *http.Request, pool *proxy.Pool, ups []*pro
 		}
 		last = err
 		cause := proxy.Classify(err)
-		s.metrics.failures.WithLabelValues(h.path, string(cause)).Inc()
+		s.AttemptFailed(h.path, cause)
 		if pool != nil && pool.Failed(u, err) {
 			s.log.Warn("upstream down", "route", h.path, "upstream", u.Name, "cause", cause, "err", err)
 		}
@@ -408,7 +408,7 @@ func upstreamError(u *proxy.Upstream, phase string, err error) error {
 // answer writes an upstream's answer to the client.
 func (h *scheduler) answer(w http.ResponseWriter, resp *http.Response, body []byte) {
 	dst := w.Header()
-	h.rt.headers.Response(dst, resp.Header)
+	h.rt.Headers.Response(dst, resp.Header)
 	dst.Del("Content-Length") // the server writes the length of what we send
 	if resp.StatusCode >= 500 || proxy.Redirects(resp.StatusCode) {
 		proxy.DropCORS(dst)

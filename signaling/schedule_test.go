@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/turngate/turngate/internal/proxy"
 	"github.com/turngate/turngate/internal/testnet"
+	"github.com/turngate/turngate/signaling/entry"
 )
 
 // cloudAnswer has the shape the SDKs read; the numbers would not survive a float64.
@@ -71,7 +72,7 @@ func (c *cloud) schedule() *Schedule {
 	return &Schedule{
 		Path: "/schedule/", Unified: "/u/", LoggerPath: "/logger/", Policy: "relay",
 		SignalDomains: []string{"*.rtc.qq.com"},
-		Route:         Route{Dialer: c.dialer, Upstreams: []string{"https://default.rtc.qq.com"}},
+		Route:         Route{Route: entry.Route{Dialer: c.dialer, Upstreams: []string{"https://default.rtc.qq.com"}}},
 		Credentials: func(user string) ([]ICEServer, error) {
 			return []ICEServer{{URLs: []string{"turn:proxy.example.com:3478", "turns:proxy.example.com:443?transport=tcp"}, Username: "1700000000:" + user, Credential: "c/+="}}, nil
 		},

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,42 +51,24 @@ type session struct {
 	reason string
 }
 
-// SessionInfo describes an open session.
-type SessionInfo struct {
-	ID         uint64
-	Client     netip.Addr
-	Route      string
-	Upstream   string
-	SDKAppID   uint64 // 0: none was named
-	Opened     time.Time
-	ToUpstream uint64 // bytes
-	ToClient   uint64 // bytes
+// Info implements [entry.Session].
+func (ses *session) Info() SessionInfo {
+	return SessionInfo{
+		ID: ses.id, Client: ses.client, Route: ses.route, Upstream: ses.upstream, SDKAppID: ses.appID,
+		Opened: ses.opened, ToUpstream: ses.up.bytes.Load(), ToClient: ses.down.bytes.Load(),
+	}
 }
 
-// Sessions lists the open sessions, oldest first.
-func (s *Server) Sessions() []SessionInfo {
-	open := s.sessions.all()
-	list := make([]SessionInfo, len(open))
-	for i, ses := range open {
-		list[i] = SessionInfo{
-			ID: ses.id, Client: ses.client, Route: ses.route, Upstream: ses.upstream, SDKAppID: ses.appID,
-			Opened: ses.opened, ToUpstream: ses.up.bytes.Load(), ToClient: ses.down.bytes.Load(),
-		}
-	}
-	return list
-}
+// Kick implements [entry.Session].
+func (ses *session) Kick() { ses.requestClose(closePolicy, "kicked", boundaryWait) }
 
-// Count returns the number of open sessions.
-func (s *Server) Count() int { return s.sessions.count() }
+// Restart implements [entry.Session]: the Close frame goes out at a frame boundary.
+func (ses *session) Restart() { ses.requestClose(closeServiceRestart, "drain", drainBoundaryWait) }
 
-// Kick ends a session with Close 1008 and reports whether it existed.
-func (s *Server) Kick(id uint64) bool {
-	ses := s.sessions.get(id)
-	if ses == nil {
-		return false
-	}
-	ses.requestClose(closePolicy, "kicked", boundaryWait)
-	return true
+// Cut implements [entry.Session].
+func (ses *session) Cut(reason string) {
+	ses.setReason(reason)
+	ses.abort()
 }
 
 // setReason keeps the first reason given.
@@ -99,98 +80,32 @@ func (ses *session) setReason(reason string) {
 	}
 }
 
-// registry holds the open sessions of a server.
-type registry struct {
-	mu      sync.Mutex // guards the fields below
-	open    map[uint64]*session
-	janitor bool
-	closed  bool          // no session may be added any more
-	quit    chan struct{} // closed with it
-	vacant  chan struct{} // closed while no session is open
+// tally is what the sessions of a server have together, beside the list of them.
+type tally struct {
+	toUpstream, toClient uint64       // bytes of ended sessions; guarded by the list's lock
+	tick                 atomic.Int64 // seconds as the janitor counts them
 
-	last                 atomic.Uint64 // session id
-	toUpstream, toClient atomic.Uint64 // bytes of ended sessions
-	tick                 atomic.Int64  // seconds as the janitor counts them
+	janitor, stopping sync.Once
+	quit              chan struct{} // closed by stop
 }
 
-func (g *registry) init() {
-	g.open = make(map[uint64]*session)
-	g.vacant = make(chan struct{})
-	close(g.vacant)
-	g.quit = make(chan struct{})
-}
-
-// shut refuses further sessions and ends the janitor.
-func (g *registry) shut() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.closed {
-		g.closed = true
-		close(g.quit)
-	}
-}
-
-func (g *registry) remove(ses *session) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.toUpstream.Add(ses.up.bytes.Load())
-	g.toClient.Add(ses.down.bytes.Load())
-	delete(g.open, ses.id)
-	if len(g.open) == 0 {
-		close(g.vacant)
-	}
-}
-
-// empty returns a channel that is closed when no session is open.
-func (g *registry) empty() <-chan struct{} {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.vacant
-}
-
-func (g *registry) count() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return len(g.open)
-}
-
-func (g *registry) get(id uint64) *session {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.open[id]
-}
-
-// all returns the open sessions, oldest first.
-func (g *registry) all() []*session {
-	g.mu.Lock()
-	list := make([]*session, 0, len(g.open))
-	for _, ses := range g.open {
-		list = append(list, ses)
-	}
-	g.mu.Unlock()
-	slices.SortFunc(list, func(a, b *session) int {
-		if a.id < b.id {
-			return -1
-		}
-		return 1
-	})
-	return list
-}
+// stop ends the janitor.
+func (g *tally) stop() { g.stopping.Do(func() { close(g.quit) }) }
 
 // bytes returns the bytes carried so far, ended sessions included.
-func (g *registry) bytes() (toUpstream, toClient uint64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	toUpstream, toClient = g.toUpstream.Load(), g.toClient.Load()
-	for _, ses := range g.open {
+func (s *Server) bytes() (toUpstream, toClient uint64) {
+	s.Each(func(ses *session) {
 		toUpstream += ses.up.bytes.Load()
 		toClient += ses.down.bytes.Load()
-	}
+	}, func() {
+		toUpstream += s.sessions.toUpstream
+		toClient += s.sessions.toClient
+	})
 	return toUpstream, toClient
 }
 
-// watch is the janitor: once a second it looks for stuck writes and idle sessions. It
-// ends with the last session. Deadlines on every write would cost a timer each.
+// watch is the janitor, which begins with the first session: once a second it looks for
+// stuck writes and idle sessions. Deadlines on every write would cost a timer each.
 func (s *Server) watch() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -201,25 +116,17 @@ func (s *Server) watch() {
 			return
 		}
 		now := s.sessions.tick.Add(1)
-		s.sessions.mu.Lock()
-		if len(s.sessions.open) == 0 {
-			s.sessions.janitor = false
-			s.sessions.mu.Unlock()
-			return
-		}
 		var stuck, idle []*session
-		for _, ses := range s.sessions.open {
+		s.Each(func(ses *session) {
 			switch {
 			case ses.up.stuck(now, ses.limits.write) || ses.down.stuck(now, ses.limits.write):
 				stuck = append(stuck, ses)
 			case ses.limits.idle > 0 && time.Duration(now-ses.active.Load())*time.Second > ses.limits.idle:
 				idle = append(idle, ses)
 			}
-		}
-		s.sessions.mu.Unlock()
+		}, nil)
 		for _, ses := range stuck {
-			ses.setReason("stuck")
-			ses.abort()
+			ses.Cut("stuck")
 		}
 		for _, ses := range idle {
 			ses.requestClose(closeNormal, "idle", boundaryWait)
@@ -236,33 +143,21 @@ func (s *Server) start(ses *session, client, upstream net.Conn, fromClient, from
 	ses.srv, ses.opened = s, time.Now()
 	ses.up.init(ses, client, upstream, fromClient)
 	ses.down.init(ses, upstream, client, fromUpstream)
-	g := &s.sessions
-	ses.active.Store(g.tick.Load())
-	ses.id = g.last.Add(1)
+	ses.active.Store(s.sessions.tick.Load())
+	ses.id = s.NextID()
 	ses.loop = s.pick(ses.id, client, upstream)
 	attrs := []slog.Attr{
 		slog.Uint64("session", ses.id), slog.String("route", ses.route), slog.Any("client", ses.client),
 		slog.String("upstream", ses.upstream), slog.Uint64("sdkAppId", ses.appID),
 	}
-	s.table.Load().sessionLog(s.log).LogAttrs(context.Background(), slog.LevelInfo, "session opened", append(attrs, ses.trace.Take()...)...)
+	s.SessionLog().LogAttrs(context.Background(), slog.LevelInfo, "session opened", append(attrs, ses.trace.Take()...)...)
 	ses.trace = nil
-	g.mu.Lock()
-	if g.closed {
-		g.mu.Unlock()
+	if !s.Add(ses.id, ses, func() { s.wg.Add(1) }) { // while Close cannot be waiting yet
 		ses.closeSockets()
 		ses.done()
 		return
 	}
-	if len(g.open) == 0 {
-		g.vacant = make(chan struct{})
-	}
-	g.open[ses.id] = ses
-	if !g.janitor {
-		g.janitor = true
-		s.wg.Go(s.watch)
-	}
-	s.wg.Add(1) // while Close cannot be waiting yet
-	g.mu.Unlock()
+	s.sessions.janitor.Do(func() { s.wg.Go(s.watch) })
 	if answer() != nil {
 		ses.closeSockets() // it ends as any other
 	}
@@ -270,7 +165,7 @@ func (s *Server) start(ses *session, client, upstream net.Conn, fromClient, from
 		s.wg.Go(ses.up.run)
 		s.wg.Go(ses.down.run)
 	}
-	if s.draining.Load() { // began before us
+	if s.Draining() { // began before us
 		ses.requestClose(closeServiceRestart, "drain", boundaryWait)
 	}
 }
@@ -294,7 +189,7 @@ func (ses *session) leave() {
 	ses.mu.Lock()
 	reason := ses.reason
 	ses.mu.Unlock()
-	s.metrics.closes.WithLabelValues(ses.route, reason).Inc()
+	s.Closed(ses.route, reason)
 	s.metrics.closeCode("client", ses.up.frames.code)
 	s.metrics.closeCode("upstream", ses.down.frames.code)
 	attrs := []slog.Attr{
@@ -308,6 +203,9 @@ func (ses *session) leave() {
 	if code := ses.down.frames.code; code != 0 {
 		attrs = append(attrs, slog.Int("upstreamClose", int(code)))
 	}
-	s.table.Load().sessionLog(s.log).LogAttrs(context.Background(), slog.LevelInfo, "session closed", attrs...)
-	s.sessions.remove(ses) // last: a drain returns then
+	s.SessionLog().LogAttrs(context.Background(), slog.LevelInfo, "session closed", attrs...)
+	s.Remove(ses.id, func() { // last: a drain returns then
+		s.sessions.toUpstream += ses.up.bytes.Load()
+		s.sessions.toClient += ses.down.bytes.Load()
+	})
 }

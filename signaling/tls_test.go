@@ -11,6 +11,7 @@ import (
 
 	"github.com/turngate/turngate/internal/proxy"
 	"github.com/turngate/turngate/internal/testnet"
+	"github.com/turngate/turngate/signaling/entry"
 )
 
 // A deadline wakes a TLS read in the middle of a record; the stream must go on from there.
@@ -29,8 +30,7 @@ func TestDrainOverTLS(t *testing.T) {
 		ups <- end{c, done}
 		<-done
 	})
-	s, err := New(Options{Log: slog.New(slog.DiscardHandler), Routes: []Route{{Path: "/ws", Upstreams: []string{"https://signal.example.com"},
-		Dialer: mustDialer(t, proxy.DialOptions{CAFile: ca.File(t), Resolve: map[string]string{"signal.example.com": b.Addr}})}}})
+	s, err := New(Options{Log: slog.New(slog.DiscardHandler), Routes: []Route{{Route: entry.Route{Path: "/ws", Upstreams: []string{"https://signal.example.com"}, Dialer: mustDialer(t, proxy.DialOptions{CAFile: ca.File(t), Resolve: map[string]string{"signal.example.com": b.Addr}})}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestDrainOverTLS(t *testing.T) {
 	frame := serverFrame(0x82, strings.Repeat("0123456789", 5000)) // several TLS records
 	_, _ = io.WriteString(up, frame[:20001])
 	w.want(frame[:20001])
-	s.sessions.all()[0].requestClose(closeServiceRestart, "drain", drainBoundaryWait) // as Drain does
+	s.All()[0].Restart() // as Drain does
 	_, _ = io.WriteString(up, frame[20001:]+"\x81\x01x")
 	w.want(frame[20001:] + string(serverClose(1012)))
 	w.send(maskedFrame(0x88, closePayload(1012, "")))

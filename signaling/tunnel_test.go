@@ -14,6 +14,7 @@ import (
 	"github.com/gorilla/websocket"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/turngate/turngate/internal/testnet"
+	"github.com/turngate/turngate/signaling/entry"
 )
 
 func TestTunnelCarriesEarlyBytesBothWays(t *testing.T) {
@@ -52,7 +53,7 @@ func TestTunnelCarriesEveryFrameSize(t *testing.T) {
 			}
 		}
 	}))
-	h := serve(t, Options{Routes: []Route{{Path: "/ws/", Upstreams: []string{"ws://" + b.Addr}}}})
+	h := serve(t, Options{Routes: []Route{{Route: entry.Route{Path: "/ws/", Upstreams: []string{"ws://" + b.Addr}}}}})
 	for _, compress := range []bool{false, true} {
 		d := websocket.Dialer{Subprotocols: []string{"2.0"}, EnableCompression: compress}
 		c, resp, err := d.Dial("ws://"+h.addr+"/ws/x?y=z", nil)
@@ -289,7 +290,7 @@ func TestReconfigureKeepsSessions(t *testing.T) {
 	h := serve(t, Options{Routes: []Route{b.route("/ws")}})
 	w := h.upgrade(t, "/ws")
 	up := <-b.conns
-	if err := h.Reconfigure(Options{Routes: []Route{{Path: "/other", Upstreams: []string{"nonsense"}}}}); err == nil {
+	if err := h.Reconfigure(Options{Routes: []Route{{Route: entry.Route{Path: "/other", Upstreams: []string{"nonsense"}}}}}); err == nil {
 		t.Error("a bad configuration is accepted")
 	}
 	h.upgrade(t, "/ws") // nothing has changed
@@ -340,7 +341,7 @@ func TestPanicEndsOneSession(t *testing.T) {
 	first.want(maskedFrame(0x81, "carried"))
 	neighbour := h.upgrade(t, "/ws")
 	second := <-b.conns
-	broken := h.sessions.get(h.Sessions()[0].ID)
+	broken, _ := h.Get(h.Sessions()[0].ID)
 	onItsGoroutine(broken, func() { broken.down.dst = nil })
 	first.send(serverFrame(0x81, "x"))
 	first.wantEnd()

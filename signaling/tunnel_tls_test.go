@@ -19,6 +19,7 @@ import (
 	"github.com/turngate/turngate/internal/poller"
 	"github.com/turngate/turngate/internal/proxy"
 	"github.com/turngate/turngate/internal/testnet"
+	"github.com/turngate/turngate/signaling/entry"
 )
 
 // secure is a server with TLS towards clients and upstream, over sockets that its loops can take
@@ -63,8 +64,7 @@ func newSecure(t testing.TB) *secure {
 		}
 	})
 	var err error
-	h.Server, err = New(Options{Log: slog.New(slog.DiscardHandler), Routes: []Route{{Path: "/ws", Upstreams: []string{"https://signal.example.com"},
-		Dialer: mustDialer(t, proxy.DialOptions{CAFile: ca.File(t), Resolve: map[string]string{"signal.example.com": up.Addr}})}}})
+	h.Server, err = New(Options{Log: slog.New(slog.DiscardHandler), Routes: []Route{{Route: entry.Route{Path: "/ws", Upstreams: []string{"https://signal.example.com"}, Dialer: mustDialer(t, proxy.DialOptions{CAFile: ca.File(t), Resolve: map[string]string{"signal.example.com": up.Addr}})}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func (h *secure) open(t testing.TB) (client *tls.Conn, up *secureCall) {
 // onLoops fails a test whose sessions do not run where they should.
 func (h *secure) onLoops(t testing.TB) {
 	t.Helper()
-	for _, ses := range h.sessions.all() {
+	for _, ses := range h.All() {
 		if ses.loop == nil && !noLoops && runtime.GOOS == "linux" {
 			t.Fatal("a session over TLS on both sides is not on a loop")
 		}
@@ -205,7 +205,7 @@ func TestSessionsOverTLSEnd(t *testing.T) {
 				}
 			}
 			select {
-			case <-h.sessions.empty():
+			case <-h.Empty():
 			case <-time.After(20 * time.Second):
 				t.Fatal("the session does not end")
 			}

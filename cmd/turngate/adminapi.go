@@ -14,7 +14,7 @@ import (
 	"github.com/turngate/turngate/internal/acme"
 	"github.com/turngate/turngate/internal/admin"
 	"github.com/turngate/turngate/internal/edge"
-	"github.com/turngate/turngate/signaling"
+	"github.com/turngate/turngate/signaling/entry"
 	"github.com/turngate/turngate/turn"
 	"github.com/turngate/turngate/turn/offload"
 )
@@ -123,7 +123,7 @@ func (a *app) status() Status {
 		FreePorts:    a.turn.FreePorts(),
 		Bans:         len(a.turn.Bans()),
 		Offload:      a.turn.Offload(),
-		Upstreams:    upstreamStates(a.signaling.Upstreams()),
+		Upstreams:    upstreamStates(append(a.signaling.Upstreams(), a.inspect.Upstreams()...)),
 		Figures:      a.figures(),
 		Problems:     a.recent.last(slog.LevelWarn, shownProblems),
 	}
@@ -152,7 +152,7 @@ func (a *app) status() Status {
 	return s
 }
 
-func upstreamStates(list []signaling.UpstreamInfo) []UpstreamState {
+func upstreamStates(list []entry.UpstreamInfo) []UpstreamState {
 	var out []UpstreamState
 	for _, u := range list {
 		s := UpstreamState{

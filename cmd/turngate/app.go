@@ -220,6 +220,7 @@ func (a *app) serve(ctx context.Context, now <-chan struct{}) error {
 		}
 	})
 	rooms.Go(func() { _ = a.signaling.Serve(run) })
+	rooms.Go(func() { _ = a.inspect.Serve(run) })
 	rooms.Go(func() { _ = a.logger.Serve(run) })
 	rooms.Go(func() { _ = a.certs.Watch(run) })
 	rooms.Go(func() { a.keepCertificates(run) })

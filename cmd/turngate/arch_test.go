@@ -22,12 +22,13 @@ var mayImport = map[string][]string{
 	"cmd/turngate":    {"config", "signaling", "turn", "logger", "firewall", "internal", "docs"},
 	"config":          {},
 	"config/importer": {"config"},
-	"signaling":       {"internal/proxy", "internal/limit", "internal/poller"},
+	"signaling":       {"signaling/entry", "internal/proxy", "internal/poller"},
+	"signaling/entry": {"internal/proxy", "internal/limit"},
 	"logger":          {"internal/proxy", "internal/limit", "logger/spool"},
 	"logger/spool":    {},
 	"firewall":        {},
 
-	"signaling/inspect": {"signaling", "internal/proxy", "internal/limit"},
+	"signaling/inspect": {"signaling/entry", "internal/proxy"},
 
 	"turn":           {"turn/wire", "turn/allocator", "turn/relay", "turn/peers", "turn/ports", "turn/offload", "internal/limit"},
 	"turn/wire":      {},

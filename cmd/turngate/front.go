@@ -16,7 +16,7 @@ import (
 	"github.com/turngate/turngate/internal/edge"
 	"github.com/turngate/turngate/internal/pages"
 	"github.com/turngate/turngate/internal/proxy"
-	"github.com/turngate/turngate/signaling"
+	"github.com/turngate/turngate/signaling/entry"
 )
 
 // front is what a request passes before a room serves it: its form, the name it
@@ -101,7 +101,7 @@ func (v *visit) serve(r *http.Request) {
 		v.refuse(r, status)
 		return
 	}
-	if !signaling.AsksUpgrade(r) {
+	if !entry.AsksUpgrade(r) {
 		v.place.handler.ServeHTTP(v, r)
 		return
 	}

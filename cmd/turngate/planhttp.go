@@ -14,6 +14,7 @@ import (
 	"github.com/turngate/turngate/internal/proxy"
 	"github.com/turngate/turngate/logger"
 	"github.com/turngate/turngate/signaling"
+	"github.com/turngate/turngate/signaling/entry"
 )
 
 // signalingOptions translates the signaling routes and the TRTC modes. Both
@@ -46,38 +47,43 @@ func (a *app) signalingOptions(cfg *config.Config, d dialers) (signaling.Options
 	return o, err
 }
 
-func signalingRoute(cfg *config.Config, r config.Signaling, d dialers) (signaling.Route, error) {
+// entryRoute translates what every WebSocket route has.
+func entryRoute(cfg *config.Config, r config.Signaling, d dialers) (entry.Route, error) {
 	dialer, err := d.get(r.Reach.Reach)
-	route := signaling.Route{
+	route := entry.Route{
 		Path:             r.Path,
 		Targets:          targets(r.Upstream),
 		Balance:          r.Balance,
 		Dialer:           dialer,
 		HandshakeTimeout: time.Duration(r.Reach.HandshakeTimeout),
-		IdleTimeout:      time.Duration(r.IdleTimeout),
-		MaxMessage:       int64(r.MaxMessage),
 		Origins:          r.Origins,
 		SDKAppIDs:        r.SDKAppIDs,
 		Clients:          r.Clients,
 		MaxPerAddress:    r.MaxConnectionsPerAddress,
 		Qrator:           r.Answer == "qrator",
-		Silent: signaling.Silence{
+		Silent: entry.Silence{
 			Clients: slices.Contains(r.Silent, "clients"),
 			Limit:   slices.Contains(r.Silent, "limit"),
 			Errors:  slices.Contains(r.Silent, "errors"),
 		},
 	}
-	if r.MaxMessage == 0 {
-		route.MaxMessage = -1 // no limit
-	}
 	if r.HealthCheck != "off" {
-		route.Check = signaling.HealthCheck{
+		route.Check = entry.HealthCheck{
 			Kind: r.HealthCheck, Interval: time.Duration(r.HealthInterval), Rise: r.HealthRise, Fall: r.HealthFall, Path: r.HealthPath,
 		}
 	}
 	var headersErr error
 	route.Headers, headersErr = routeHeaders(cfg, r)
 	return route, errors.Join(err, headersErr)
+}
+
+func signalingRoute(cfg *config.Config, r config.Signaling, d dialers) (signaling.Route, error) {
+	common, err := entryRoute(cfg, r, d)
+	route := signaling.Route{Route: common, IdleTimeout: time.Duration(r.IdleTimeout), MaxMessage: int64(r.MaxMessage)}
+	if r.MaxMessage == 0 {
+		route.MaxMessage = -1 // no limit
+	}
+	return route, err
 }
 
 // routeHeaders translates what a WebSocket route says about header fields.

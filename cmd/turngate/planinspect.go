@@ -34,11 +34,9 @@ func (a *app) inspectOptions(cfg *config.Config, d dialers) (inspect.Options, er
 }
 
 func inspectRoute(cfg *config.Config, r config.Signaling, d dialers) (inspect.Route, error) {
+	common, err := entryRoute(cfg, r, d)
 	route := inspect.Route{
-		Path:             r.Path,
-		Targets:          targets(r.Upstream),
-		Balance:          r.Balance,
-		HandshakeTimeout: time.Duration(r.Reach.HandshakeTimeout),
+		Route: common,
 		Settings: inspect.Settings{
 			IdleTimeout:          time.Duration(r.IdleTimeout),
 			IdleInbound:          r.IdleCounts == "inbound",
@@ -48,16 +46,10 @@ func inspectRoute(cfg *config.Config, r config.Signaling, d dialers) (inspect.Ro
 			ValidateUpstreamUTF8: r.ValidateUTF8,
 			Compress:             r.Compress,
 		},
-		Inbound:   hook(r.Hook.Inbound),
-		Outbound:  hook(r.Hook.Outbound),
-		Origins:   r.Origins,
-		SDKAppIDs: r.SDKAppIDs,
-
-		Clients:       r.Clients,
-		MaxPerAddress: r.MaxConnectionsPerAddress,
+		Inbound:  hook(r.Hook.Inbound),
+		Outbound: hook(r.Hook.Outbound),
 	}
-	var err error
-	if route.Headers, err = routeHeaders(cfg, r); err != nil {
+	if err != nil {
 		return route, err
 	}
 	if r.Mode == config.ModeHeaders {
@@ -67,9 +59,6 @@ func inspectRoute(cfg *config.Config, r config.Signaling, d dialers) (inspect.Ro
 			Targets:     r.Targets,
 			Concurrency: r.WebhookPoolSize,
 		}
-	}
-	if route.Dialer, err = d.get(r.Reach.Reach); err != nil {
-		return route, err
 	}
 	// A hook stands in the site's own network: the way out is not the way to it.
 	near := r.Reach.Reach

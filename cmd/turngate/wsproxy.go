@@ -21,6 +21,7 @@ import (
 	"github.com/turngate/turngate/config"
 	"github.com/turngate/turngate/internal/admin"
 	"github.com/turngate/turngate/internal/proxy"
+	"github.com/turngate/turngate/signaling/entry"
 	"github.com/turngate/turngate/signaling/inspect"
 )
 
@@ -138,10 +139,8 @@ func (p *wsProxy) server(log *slog.Logger) (*inspect.Server, error) {
 		by.Targets, by.LocalTargets = []string{"*"}, true
 	}
 	return inspect.New(inspect.Options{Log: log, Routes: []inspect.Route{{
-		Path:       "/",
-		Dialer:     dialer,
+		Route:      entry.Route{Path: "/", Dialer: dialer, Headers: proxy.HeaderPolicy{KeepCredentials: true}},
 		HookDialer: dialer,
-		Headers:    proxy.HeaderPolicy{KeepCredentials: true},
 		Settings:   inspect.Settings{MaxMessage: int64(p.max), MaxUpstreamMessage: int64(p.max)},
 		ByHeaders:  by,
 	}}})

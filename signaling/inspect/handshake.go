@@ -7,157 +7,82 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"strconv"
-	"strings"
+	"sync"
 	"time"
 
-	"github.com/turngate/turngate/internal/limit"
 	"github.com/turngate/turngate/internal/proxy"
-	"github.com/turngate/turngate/signaling"
+	"github.com/turngate/turngate/signaling/entry"
 )
-
-// target is the request target, undecoded.
-type target struct {
-	path  string // whole
-	rest  string // behind the route
-	query string // with its question mark
-}
 
 // A course is where one connection goes and how it is carried.
 type course struct {
-	upstreams         *proxy.Search
-	pool              *proxy.Pool // of the upstreams; nil: headers named the one
-	dialer            *proxy.Dialer
-	rest              string // of the target, for the upstream
+	entry.Course
 	settings          Settings
 	inbound, outbound *Hook
 	client            *proxy.Client // to the hooks
 	shared            int           // requests at once to a host that headers name; 0: each hook has its own number
 }
 
-// refuse answers with an error of our own.
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, route string, status int, result, text string) {
-	s.metrics.handshakes.WithLabelValues(route, result).Inc()
-	proxy.TraceOf(r.Context()).End(result)
-	signaling.Refuse(w, r, status, text)
-}
-
 // serve takes a client's handshake, performs one with an upstream, answers the
 // client, and carries the session until it is over.
-func (s *Server) serve(t *table, rt *route, w http.ResponseWriter, r *http.Request, at target) {
-	if rt.plain != nil && !signaling.AsksUpgrade(r) {
-		rt.plain.ServeHTTP(w, r)
+func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request, at entry.Target) {
+	guest, ok := s.Admit(rt.Gate, w, r, at)
+	if !ok {
 		return
 	}
-	if no := signaling.CheckOpening(r); no != nil {
-		s.refuse(w, r, rt.name, no.Status, no.Result, no.Text)
-		return
-	}
-	appID, ok := proxy.AppID(at.query)
-	if !rt.appIDs.Allow(appID, ok) {
-		s.refuse(w, r, rt.name, http.StatusForbidden, "forbidden_app", "this sdkAppId is not served here")
-		return
-	}
-	if !rt.origins.Allow(r.Header["Origin"]) {
-		s.refuse(w, r, rt.name, http.StatusForbidden, "forbidden_origin", "this Origin is not served here")
-		return
-	}
-	if s.draining.Load() {
-		s.refuse(w, r, rt.name, http.StatusServiceUnavailable, "draining", "going away")
-		return
-	}
+	leave := sync.OnceFunc(guest.Leave)
+	defer leave() // the session ends before this returns
 	course, no := rt.course(r, at)
 	if no != nil {
-		s.refuse(w, r, rt.name, no.Status, no.Result, no.Text)
+		s.Refuse(w, r, rt.Name, *no)
 		return
 	}
-	client := rt.headers.Trust.Client(r)
-	if len(rt.clients) > 0 && !rt.clients.Contains(client) {
-		s.refuse(w, r, rt.name, http.StatusForbidden, "forbidden_client", "this address is not served here")
+	up, opened, err := s.Ask(r.Context(), rt.Gate, course.Course)
+	switch {
+	case errors.Is(err, errTarget):
+		s.Refuse(w, r, rt.Name, *forbiddenTarget("upstream"))
 		return
-	}
-	source := limit.Source(client)
-	if !rt.open.Acquire(source) {
-		s.refuse(w, r, rt.name, http.StatusTooManyRequests, "limited", "too many connections")
-		return
-	}
-	defer rt.open.Release(source) // the session ends before this returns
-	done := func() {}
-	if t.admit != nil {
-		if done, ok = t.admit(client); !ok {
-			s.refuse(w, r, rt.name, http.StatusTooManyRequests, "limited", "too many connections")
-			return
-		}
-	}
-	up, opened, err := s.ask(r.Context(), rt, course, rt.request(r), at.query)
-	if err != nil {
-		done()
-		s.failed(w, r, rt, err)
+	case err != nil:
+		s.Failed(rt.Gate, w, r, err)
 		return
 	}
 	defer up.Release()
 	if opened.Status != http.StatusSwitchingProtocols {
-		defer done()
-		defer opened.Conn.Close()
-		if !opened.Relay(w, r, &rt.headers, rt.handshake) {
-			s.refuse(w, r, rt.name, http.StatusBadGateway, "upstream_answer", "the upstream's answer is not understood")
-			return
-		}
-		s.metrics.handshakes.WithLabelValues(rt.name, "upstream_status_"+strconv.Itoa(opened.Status/100)+"xx").Inc()
+		s.Relay(rt.Gate, w, r, opened)
 		return
 	}
 	ses := &session{
-		key: rand.Text(), client: client, route: rt.name, upstream: up.Name, appID: appID, opened: time.Now(),
-		settings: course.settings, done: done, srv: s,
-		ending: make(chan struct{}), gone: make(chan struct{}),
+		key: rand.Text(), client: guest.Client, route: rt.Name, upstream: up.Name, appID: guest.AppID, opened: time.Now(),
+		settings: course.settings, done: leave, srv: s, ending: make(chan struct{}),
 	}
 	s.start(rt, course, ses, w, r, opened, at)
 }
 
-// request returns the header for the upstream. Extensions are between the client
-// and us: messages are read here.
-func (rt *route) request(r *http.Request) http.Header {
-	header := rt.headers.Request(r)
-	for name := range header {
-		if strings.HasPrefix(name, "Sec-Websocket-") {
-			delete(header, name)
-		}
-	}
-	for _, name := range []string{"Sec-Websocket-Version", "Sec-Websocket-Key", "Sec-Websocket-Protocol"} {
-		if v := r.Header[name]; v != nil {
-			header[name] = v
-		}
-	}
-	return header
-}
-
 // course decides where a connection goes: as the route says, or as the headers of a
 // trusted peer do.
-func (rt *route) course(r *http.Request, at target) (*course, *signaling.Refusal) {
+func (rt *route) course(r *http.Request, at entry.Target) (*course, *entry.Refusal) {
 	c := &course{
-		pool: rt.pool, dialer: rt.dialer, rest: at.rest, settings: rt.settings,
-		inbound: rt.inbound, outbound: rt.outbound, client: rt.client,
+		// Extensions are between the client and us: messages are read here.
+		Course:   entry.Course{Header: rt.Upgrade(r, "Sec-Websocket-Version", "Sec-Websocket-Key", "Sec-Websocket-Protocol"), Rest: at.Rest, Query: at.Query},
+		settings: rt.settings, inbound: rt.inbound, outbound: rt.outbound, client: rt.client,
 	}
 	b := rt.byHeaders
 	if b == nil {
-		c.upstreams = rt.pool.Search(rt.balance.Key(r, at.query, rt.headers.Trust))
+		c.Search = rt.Search(r, at.Query)
 		return c, nil
 	}
 	peer := proxy.Peer(r).Addr()
 	trusted := b.trusted.Contains(peer)
 	switch {
-	case !trusted && !b.strip:
-		return nil, &signaling.Refusal{Status: http.StatusForbidden, Result: "untrusted", Text: "this peer may not say where to connect"}
-	case !trusted || rt.pool != nil && !asksByHeaders(r.Header):
-		if rt.pool == nil {
-			return nil, &signaling.Refusal{Status: http.StatusForbidden, Result: "untrusted", Text: "this peer may not say where to connect"}
-		}
-		c.upstreams = rt.pool.Search(rt.balance.Key(r, at.query, rt.headers.Trust))
+	case !trusted && (!b.strip || rt.Pool == nil):
+		return nil, &entry.Refusal{Status: http.StatusForbidden, Result: "untrusted", Text: "this peer may not say where to connect"}
+	case !trusted || rt.Pool != nil && !asksByHeaders(r.Header):
+		c.Search = rt.Search(r, at.Query)
 		return c, nil
 	}
 	w, err := parseWish(r.Header, rt.settings.MaxMessage)
 	if err != nil {
-		return nil, &signaling.Refusal{Status: http.StatusBadRequest, Result: "bad_option", Text: err.Error()}
+		return nil, &entry.Refusal{Status: http.StatusBadRequest, Result: "bad_option", Text: err.Error()}
 	}
 	reach := b.of(peer)
 	for _, u := range []struct {
@@ -165,11 +90,11 @@ func (rt *route) course(r *http.Request, at target) (*course, *signaling.Refusal
 		to   *proxy.Upstream
 	}{{"upstream", w.upstream}, {"inboundhook", w.inbound.host()}, {"outboundhook", w.outbound.host()}} {
 		if u.to != nil && b.check(reach, u.to) != nil {
-			return nil, &signaling.Refusal{Status: http.StatusForbidden, Result: "forbidden_target", Text: "x-wsproxy-" + u.what + ": " + errTarget.Error()}
+			return nil, forbiddenTarget(u.what)
 		}
 	}
-	c.pool, c.upstreams = nil, proxy.Listed([]*proxy.Upstream{w.upstream})
-	c.dialer, c.client, c.rest, c.shared = reach.dialer, reach.client, at.path, b.concurrency
+	c.Search, c.Named, c.Dialer, c.Rest = proxy.Listed([]*proxy.Upstream{w.upstream}), true, reach.dialer, at.Path
+	c.client, c.shared = reach.client, b.concurrency
 	c.inbound, c.outbound = w.inbound, w.outbound
 	c.settings.IdleTimeout, c.settings.MaxMessage = w.idle, w.maxFrame
 	c.settings.Compress, c.settings.ValidateUTF8 = w.compress, w.validateUTF8
@@ -184,107 +109,52 @@ func (h *Hook) host() *proxy.Upstream {
 	return h.to
 }
 
-// ask tries the upstreams in order, as signaling does.
-func (s *Server) ask(ctx context.Context, rt *route, c *course, header http.Header, query string) (*proxy.Upstream, *signaling.Opened, error) {
-	var last error = errors.New("no upstream")
-	for u := c.upstreams.Next(); u != nil; u = c.upstreams.Next() {
-		opened, err := s.askOne(ctx, rt, c, u, header, query)
-		if err == nil {
-			if c.pool != nil && c.pool.Worked(u) {
-				s.log.Info("upstream up", "route", rt.name, "upstream", u.Name)
-			}
-			return u, opened, nil
-		}
-		u.Release()
-		last = err
-		cause := proxy.Classify(err)
-		s.metrics.failures.WithLabelValues(rt.name, string(cause)).Inc()
-		if c.pool != nil && c.pool.Failed(u, err) {
-			s.log.Warn("upstream down", "route", rt.name, "upstream", u.Name, "cause", cause, "err", err)
-		} else {
-			s.log.Debug("upstream handshake", "route", rt.name, "upstream", u.Name, "cause", cause, "err", err)
-		}
-		if ctx.Err() != nil || cause == proxy.CauseAnswer {
-			break
-		}
-	}
-	return nil, nil, last
-}
-
-func (s *Server) askOne(parent context.Context, rt *route, c *course, u *proxy.Upstream, header http.Header, query string) (*signaling.Opened, error) {
-	ctx, cancel := context.WithTimeout(parent, rt.handshake)
-	defer cancel()
-	trace := proxy.TraceOf(parent)
-	trace.Try(u.Name)
-	return signaling.Open(parent, ctx, c.dialer, u, header, c.rest, query, func(phase string, took time.Duration) {
-		s.metrics.phase(phase, took)
-		trace.Phase(phase, took)
-	})
-}
-
-// failed answers a handshake for which no upstream answered as it must.
-func (s *Server) failed(w http.ResponseWriter, r *http.Request, rt *route, err error) {
-	cause := proxy.Classify(err)
-	result := "upstream_" + string(cause)
-	switch {
-	case errors.Is(err, errTarget):
-		s.refuse(w, r, rt.name, http.StatusForbidden, "forbidden_target", "x-wsproxy-upstream: "+errTarget.Error())
-	case cause == proxy.CauseCanceled:
-		s.refuse(w, r, rt.name, http.StatusBadGateway, "client_left", "the client went away")
-	case cause == proxy.CauseTimeout:
-		s.refuse(w, r, rt.name, http.StatusGatewayTimeout, result, "the upstream did not answer in time")
-	case cause == proxy.CauseDNS:
-		s.refuse(w, r, rt.name, http.StatusBadGateway, result, "the upstream's name has no address")
-	default:
-		s.refuse(w, r, rt.name, http.StatusBadGateway, result, "the upstream cannot be reached")
-	}
+func forbiddenTarget(what string) *entry.Refusal {
+	return &entry.Refusal{Status: http.StatusForbidden, Result: "forbidden_target", Text: "x-wsproxy-" + what + ": " + errTarget.Error()}
 }
 
 // start lists the session, sends the client its 101 and carries it to its end. It is
 // listed first: who has been answered can be found and ended.
-func (s *Server) start(rt *route, c *course, ses *session, w http.ResponseWriter, r *http.Request, opened *signaling.Opened, at target) {
+func (s *Server) start(rt *route, c *course, ses *session, w http.ResponseWriter, r *http.Request, opened *entry.Answer, at entry.Target) {
 	up, err := dialled(opened.Conn, opened.Rest)
 	if err != nil { // a handshake with ourselves
 		opened.Conn.Close()
-		ses.done()
-		s.log.Error("upstream connection cannot be taken over", "route", rt.name, "err", err)
-		s.refuse(w, r, rt.name, http.StatusInternalServerError, "internal", "internal error")
+		s.log.Error("upstream connection cannot be taken over", "route", rt.Name, "err", err)
+		s.Refuse(w, r, rt.Name, entry.Refusal{Status: http.StatusInternalServerError, Result: "internal", Text: "internal error"})
 		return
 	}
-	up.write, up.limit, up.validate = rt.write, c.settings.MaxUpstreamMessage, c.settings.ValidateUpstreamUTF8
+	up.write, up.limit, up.validate = rt.WriteTimeout, c.settings.MaxUpstreamMessage, c.settings.ValidateUpstreamUTF8
 	ses.up = up
 	// Not the request's context: that ends with the hijack.
 	ses.ctx, ses.cancel = context.WithCancel(context.Background())
-	if !s.sessions.add(ses) {
+	ses.id = s.NextID()
+	if !s.Add(ses.id, ses, nil) {
 		opened.Conn.Close()
 		ses.cancel()
-		ses.done()
-		s.refuse(w, r, rt.name, http.StatusServiceUnavailable, "draining", "going away")
+		s.Refuse(w, r, rt.Name, entry.GoingAway)
 		return
 	}
-	down, err := accepted(w, r, responseHeader(&rt.headers, opened.Header), c.settings.Compress, rt.handshake)
+	down, err := accepted(w, r, responseHeader(&rt.Headers, opened.Header), c.settings.Compress, rt.Handshake)
 	if err != nil {
-		s.metrics.handshakes.WithLabelValues(rt.name, "client_left").Inc()
-		s.log.Debug("client left before its answer", "route", rt.name, "err", err)
+		s.Answered(rt.Gate, err)
+		s.log.Debug("client left before its answer", "route", rt.Name, "err", err)
 		opened.Conn.Close()
 		ses.cancel()
-		ses.done()
-		s.sessions.remove(ses)
-		close(ses.gone)
+		s.Remove(ses.id, nil)
 		return
 	}
-	down.write, down.limit, down.validate = rt.write, c.settings.MaxMessage, c.settings.ValidateUTF8
+	down.write, down.limit, down.validate = rt.WriteTimeout, c.settings.MaxMessage, c.settings.ValidateUTF8
 	if c.settings.Compress {
 		down.inflates()
 	}
 	ses.attach(down)
-	s.metrics.handshakes.WithLabelValues(rt.name, "ok").Inc()
+	s.Answered(rt.Gate, nil)
 	attrs := []slog.Attr{
 		slog.Uint64("session", ses.id), slog.String("connection", ses.key), slog.String("route", ses.route),
 		slog.Any("client", ses.client), slog.String("upstream", ses.upstream),
 	}
 	attrs = append(attrs, proxy.TraceOf(r.Context()).Take()...)
-	s.table.Load().sessionLog(s.log).LogAttrs(context.Background(), slog.LevelInfo, "session opened", attrs...)
+	s.SessionLog().LogAttrs(context.Background(), slog.LevelInfo, "session opened", attrs...)
 
 	var keys []gateKey
 	for _, side := range []struct {
@@ -295,19 +165,19 @@ func (s *Server) start(rt *route, c *course, ses *session, w http.ResponseWriter
 		if side.hook == nil {
 			continue
 		}
-		key := gateKey{rt.name, side.direction, side.hook.URL, side.hook.Concurrency}
+		key := gateKey{rt.Name, side.direction, side.hook.URL, side.hook.Concurrency}
 		if c.shared > 0 {
-			key = gateKey{rt.name, "both", side.hook.to.URL("").String(), c.shared}
+			key = gateKey{rt.Name, "both", side.hook.to.URL("").String(), c.shared}
 		}
 		keys = append(keys, key)
 		to := side.hook.target
 		if to == "" {
-			to = at.path + at.query
+			to = at.Path + at.Query
 		}
 		side.flow.hook = side.hook
 		side.flow.caller = &caller{
-			hook: side.hook, client: c.client, gate: s.gates.get(key, s.breakerChanged(key, side.hook)), counters: s.metrics.hook(rt.name, side.direction),
-			direction: side.direction, key: ses.key, route: rt.name, peer: clientAddr(ses.client), target: to,
+			hook: side.hook, client: c.client, gate: s.gates.get(key, s.breakerChanged(key, side.hook)), counters: s.metrics.hook(rt.Name, side.direction),
+			direction: side.direction, key: ses.key, route: rt.Name, peer: clientAddr(ses.client), target: to,
 		}
 	}
 	defer func() {
@@ -315,7 +185,7 @@ func (s *Server) start(rt *route, c *course, ses *session, w http.ResponseWriter
 			s.gates.give(key)
 		}
 	}()
-	if s.draining.Load() { // began before us
+	if s.Draining() { // began before us
 		ses.end(endDrain)
 	}
 	ses.run()

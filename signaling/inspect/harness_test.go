@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/turngate/turngate/internal/testnet"
+	"github.com/turngate/turngate/signaling/entry"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -183,7 +184,7 @@ func receive[T any](t testing.TB, from <-chan T, what string) T {
 // vacant waits until no session is open.
 func (h *harness) vacant(t testing.TB) {
 	t.Helper()
-	receive(t, h.sessions.empty(), "sessions do not end")
+	receive(t, h.Empty(), "sessions do not end")
 }
 
 // hookCall is a request to the fake hook; answer lets it go.
@@ -223,16 +224,15 @@ func heldHook(t testing.TB) (string, <-chan *hookCall) {
 	}), calls
 }
 
-func plainRoute(u *upstream) Route { return Route{Path: "/", Upstreams: []string{u.url()}} }
+func plainRoute(u *upstream) Route {
+	return Route{Route: entry.Route{Path: "/", Upstreams: []string{u.url()}}}
+}
 
 var loopback = netip.MustParsePrefix("127.0.0.0/8")
 
 // headersRoute trusts loopback and lets it go there.
 func headersRoute() Route {
-	return Route{
-		Path: "/", Settings: Settings{MaxMessage: 64 << 20, MaxUpstreamMessage: 64 << 20},
-		ByHeaders: &ByHeaders{Trusted: []netip.Prefix{loopback}, Targets: []string{"127.0.0.0/8"}},
-	}
+	return Route{Route: entry.Route{Path: "/"}, Settings: Settings{MaxMessage: 64 << 20, MaxUpstreamMessage: 64 << 20}, ByHeaders: &ByHeaders{Trusted: []netip.Prefix{loopback}, Targets: []string{"127.0.0.0/8"}}}
 }
 
 func wants(u *upstream, more ...string) http.Header {

@@ -1,18 +1,11 @@
 package inspect
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are the collectors of one Server.
+// metrics are the collectors of one Server that entry has not.
 type metrics struct {
-	handshakes *prometheus.CounterVec // route, result
-	failures   *prometheus.CounterVec // route, cause
-	closes     *prometheus.CounterVec // route, reason
-	phases     *prometheus.HistogramVec
-
 	messages   *prometheus.CounterVec   // route, direction
 	bytes      *prometheus.CounterVec   // route, direction
 	verdicts   *prometheus.CounterVec   // route, direction, verdict
@@ -29,12 +22,6 @@ func newMetrics(s *Server) *metrics {
 	}
 	buckets := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 15}
 	return &metrics{
-		handshakes: counter("handshakes_total", "WebSocket handshakes and refused requests on inspection routes, by route and result.", "route", "result"),
-		failures:   counter("upstream_failures_total", "Attempts on an upstream that got no answer, by route and cause.", "route", "cause"),
-		closes:     counter("closes_total", "Inspected sessions ended, by route and reason.", "route", "reason"),
-		phases: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "turngate_inspect_upstream_seconds", Help: "Time of the phases dial, tls and answer of a handshake with an upstream.", Buckets: buckets,
-		}, []string{"phase"}),
 		messages:   counter("messages_total", "Messages read, by route and direction.", "route", "direction"),
 		bytes:      counter("message_bytes_total", "Payload bytes of messages read, by route and direction.", "route", "direction"),
 		verdicts:   counter("verdicts_total", "Verdicts of hooks, by route and direction; failed is a message without one.", "route", "direction", "verdict"),
@@ -46,17 +33,10 @@ func newMetrics(s *Server) *metrics {
 			Name: "turngate_inspect_hook_calls", Help: "Hook requests under way.",
 		}, []string{"route", "direction"}),
 		sampled: []prometheus.Collector{
-			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-				Name: "turngate_inspect_sessions", Help: "Open inspected WebSocket sessions.",
-			}, func() float64 { return float64(s.sessions.count()) }),
 			&breakers{&s.gates, prometheus.NewDesc("turngate_inspect_hook_breakers_open",
 				"Hooks in use that are not asked at the moment because they failed too often.", []string{"route", "direction"}, nil)},
 		},
 	}
-}
-
-func (m *metrics) phase(name string, took time.Duration) {
-	m.phases.WithLabelValues(name).Observe(took.Seconds())
 }
 
 // flowCounters are those of one direction of a route, looked up once.
@@ -104,6 +84,5 @@ func (b *breakers) Collect(to chan<- prometheus.Metric) {
 // Collectors returns the metrics for the caller to register, once per Server.
 func (s *Server) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return append([]prometheus.Collector{m.handshakes, m.failures, m.closes, m.phases, m.messages, m.bytes, m.verdicts,
-		m.hookErrors, m.hookTime, m.hookCalls}, m.sampled...)
+	return append(append(s.Server.Collectors(), m.messages, m.bytes, m.verdicts, m.hookErrors, m.hookTime, m.hookCalls), m.sampled...)
 }

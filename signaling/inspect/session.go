@@ -43,11 +43,10 @@ type ending struct {
 var away = closing{codeGoingAway, "going away"}
 
 var (
-	endIdle     = ending{"idle", closing{codeNormal, "idle"}, closing{codeNormal, "idle"}}
-	endKicked   = ending{"kicked", closing{codePolicy, "closed by the administrator"}, away}
-	endDrain    = ending{"drain", closing{codeServiceRestart, "service restart"}, away}
-	endShutdown = ending{"shutdown", closing{codeServiceRestart, "service restart"}, away}
-	endPanic    = ending{"panic", closing{codeInternal, "internal error"}, away}
+	endIdle   = ending{"idle", closing{codeNormal, "idle"}, closing{codeNormal, "idle"}}
+	endKicked = ending{"kicked", closing{codePolicy, "closed by the administrator"}, away}
+	endDrain  = ending{"drain", closing{codeServiceRestart, "service restart"}, away}
+	endPanic  = ending{"panic", closing{codeInternal, "internal error"}, away}
 )
 
 // A session is a client's connection and an upstream's. It keeps its settings and
@@ -71,7 +70,6 @@ type session struct {
 	cancel context.CancelFunc
 
 	ending chan struct{} // closed by end
-	gone   chan struct{} // closed when everything is over
 
 	mu      sync.Mutex // guards the fields below
 	down    *socket    // the client's; nil until it has its 101
@@ -95,6 +93,34 @@ func (ses *session) end(how ending) {
 	}
 	ses.cancel()
 	close(ses.ending)
+}
+
+// Info implements [entry.Session].
+func (ses *session) Info() SessionInfo {
+	i := SessionInfo{
+		ID: ses.id, Connection: ses.key, Client: ses.client, Route: ses.route, Upstream: ses.upstream, SDKAppID: ses.appID,
+		Opened: ses.opened, ToUpstream: ses.up.tap.written.Load(),
+	}
+	ses.mu.Lock()
+	defer ses.mu.Unlock()
+	if ses.down != nil {
+		i.ToClient = ses.down.tap.written.Load()
+	}
+	return i
+}
+
+// Kick implements [entry.Session].
+func (ses *session) Kick() { ses.end(endKicked) }
+
+// Restart implements [entry.Session].
+func (ses *session) Restart() { ses.end(endDrain) }
+
+// Cut implements [entry.Session].
+func (ses *session) Cut(reason string) {
+	how := endDrain
+	how.reason = reason
+	ses.end(how)
+	ses.abort()
 }
 
 // note keeps the first reason given.
@@ -253,7 +279,7 @@ func (ses *session) finish() {
 	ses.mu.Lock()
 	reason := ses.reason
 	ses.mu.Unlock()
-	ses.srv.metrics.closes.WithLabelValues(ses.route, reason).Inc()
+	ses.srv.Closed(ses.route, reason)
 	attrs := []slog.Attr{
 		slog.Uint64("session", ses.id), slog.String("connection", ses.key), slog.String("route", ses.route), slog.Any("client", ses.client),
 		slog.String("upstream", ses.upstream), slog.Duration("duration", time.Since(ses.opened).Round(time.Millisecond)),
@@ -265,7 +291,6 @@ func (ses *session) finish() {
 	if c, ok := ses.out.last(); ok {
 		attrs = append(attrs, slog.Int("upstreamClose", c.code))
 	}
-	ses.srv.table.Load().sessionLog(ses.srv.log).LogAttrs(context.Background(), slog.LevelInfo, "session closed", attrs...)
-	ses.srv.sessions.remove(ses) // last: a drain returns then
-	close(ses.gone)
+	ses.srv.SessionLog().LogAttrs(context.Background(), slog.LevelInfo, "session closed", attrs...)
+	ses.srv.Remove(ses.id, nil) // last: a drain returns then
 }

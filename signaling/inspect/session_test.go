@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/turngate/turngate/internal/testnet"
+	"github.com/turngate/turngate/signaling/entry"
 )
 
 // frame is a client's frame with a mask of zeros.
@@ -163,7 +164,7 @@ func TestTheUpstreamIsAskedFirst(t *testing.T) {
 		{"a 101 with a wrong key", answer("HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n"), 502, "the upstream cannot be reached"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := serve(t, Route{Path: "/", Upstreams: []string{c.upstream}, HandshakeTimeout: 300 * time.Millisecond})
+			h := serve(t, Route{Route: entry.Route{Path: "/", Upstreams: []string{c.upstream}, HandshakeTimeout: 300 * time.Millisecond}})
 			if status, text := h.refused(t, "/", nil); status != c.status || text != c.text {
 				t.Errorf("got %d %q, want %d %q", status, text, c.status, c.text)
 			}
@@ -171,7 +172,7 @@ func TestTheUpstreamIsAskedFirst(t *testing.T) {
 	}
 	t.Run("the next upstream is tried", func(t *testing.T) {
 		u := newUpstream(t, websocket.Upgrader{})
-		h := serve(t, Route{Path: "/", Upstreams: []string{"http://127.0.0.1:1", u.url()}})
+		h := serve(t, Route{Route: entry.Route{Path: "/", Upstreams: []string{"http://127.0.0.1:1", u.url()}}})
 		h.open(t, "/", nil).say("hello")
 		u.next(t).hears("hello")
 	})
@@ -242,7 +243,7 @@ func TestEarlyBytesAreNotLost(t *testing.T) {
 		_, _ = io.WriteString(c, "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: "+testnet.AcceptKey(key)+"\r\n\r\n\x81\x05hello")
 		_, _ = io.Copy(c, c)
 	})
-	h := serve(t, Route{Path: "/", Upstreams: []string{"http://" + far.Addr}})
+	h := serve(t, Route{Route: entry.Route{Path: "/", Upstreams: []string{"http://" + far.Addr}}})
 	w := h.wire(t)
 	fmt.Fprintf(w, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n%s", frame(0x89, []byte("early")))
 	got, _ := io.ReadAll(io.LimitReader(&until{w, "\x81\x05hello"}, 4096))
@@ -557,7 +558,7 @@ func TestReconfigureEndsNothing(t *testing.T) {
 	h := serve(t, rt)
 	near := h.open(t, "/", nil)
 	far := u.next(t)
-	if err := h.Reconfigure(Options{Routes: []Route{{Path: "/", Upstreams: []string{"nonsense"}}}}); err == nil {
+	if err := h.Reconfigure(Options{Routes: []Route{{Route: entry.Route{Path: "/", Upstreams: []string{"nonsense"}}}}}); err == nil {
 		t.Error("a bad route was taken")
 	}
 	if err := h.Reconfigure(Options{}); err != nil {

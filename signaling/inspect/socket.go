@@ -19,7 +19,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/turngate/turngate/internal/proxy"
-	"github.com/turngate/turngate/signaling"
+	"github.com/turngate/turngate/signaling/entry"
 )
 
 const (
@@ -93,7 +93,7 @@ func (t *tap) open(p []byte) (int, error) {
 	}
 	t.opening = nil
 	t.early = append(fmt.Appendf(nil, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
-		signaling.AcceptKey(req.Header.Get("Sec-Websocket-Key"))), t.early...)
+		entry.AcceptKey(req.Header.Get("Sec-Websocket-Key"))), t.early...)
 	return len(p), nil
 }
 

@@ -1,4 +1,4 @@
-package signaling
+package entry
 
 import (
 	"context"
@@ -60,18 +60,18 @@ func (c *HealthCheck) complete() error {
 // Serve makes the active checks of the routes until ctx ends, and returns when the last
 // one has ended. It follows Reconfigure: checks of upstreams that stay go on in their
 // rhythm.
-func (s *Server) Serve(ctx context.Context) error {
+func (s *Server[S]) Serve(ctx context.Context) error {
 	for ctx.Err() == nil {
 		t := s.table.Load()
 		run, stop := context.WithCancel(ctx)
 		var checks sync.WaitGroup
-		for _, rt := range t.routes {
-			if rt.check.Kind == "" || rt.pool == nil {
+		for _, g := range t.routes {
+			if g.check.Kind == "" || g.Pool == nil {
 				continue
 			}
-			for _, u := range rt.pool.Upstreams() {
+			for _, u := range g.Pool.Upstreams() {
 				if !u.Off {
-					checks.Go(func() { s.keepChecking(run, rt, u) })
+					checks.Go(func() { s.keepChecking(run, g, u) })
 				}
 			}
 		}
@@ -85,41 +85,41 @@ func (s *Server) Serve(ctx context.Context) error {
 	return nil
 }
 
-func (s *Server) keepChecking(ctx context.Context, rt *route, u *proxy.Upstream) {
+func (s *Server[S]) keepChecking(ctx context.Context, g *Gate, u *proxy.Upstream) {
 	for {
 		select {
-		case <-time.After(time.Until(u.NextCheck(rt.check.Interval))):
+		case <-time.After(time.Until(u.NextCheck(g.check.Interval))):
 		case <-ctx.Done():
 			return
 		}
 		last := u.CheckBegins()
-		err := s.checkOnce(ctx, rt, u)
+		err := s.checkOnce(ctx, g, u)
 		if ctx.Err() != nil {
 			u.CheckUndone(last) // nothing was found out
 			return
 		}
-		changed := u.Checked(err, rt.check.Rise, rt.check.Fall)
+		changed := u.Checked(err, g.check.Rise, g.check.Fall)
 		switch {
 		case err != nil:
-			s.metrics.checks.WithLabelValues(rt.name, string(proxy.Classify(err))).Inc()
+			s.metrics.checks.WithLabelValues(g.Name, string(proxy.Classify(err))).Inc()
 			if changed {
-				s.log.Warn("upstream down", "route", rt.name, "upstream", u.Name, "cause", proxy.Classify(err), "err", err, "check", rt.check.Kind)
+				s.Log.Warn("upstream down", "route", g.Name, "upstream", u.Name, "cause", proxy.Classify(err), "err", err, "check", g.check.Kind)
 			}
 		default:
-			s.metrics.checks.WithLabelValues(rt.name, "ok").Inc()
+			s.metrics.checks.WithLabelValues(g.Name, "ok").Inc()
 			if changed {
-				s.log.Info("upstream up", "route", rt.name, "upstream", u.Name, "check", rt.check.Kind)
+				s.Log.Info("upstream up", "route", g.Name, "upstream", u.Name, "check", g.check.Kind)
 			}
 		}
 	}
 }
 
 // checkOnce performs one check. Nothing of it is left open.
-func (s *Server) checkOnce(parent context.Context, rt *route, u *proxy.Upstream) error {
-	ctx, cancel := context.WithTimeout(parent, rt.handshake)
+func (s *Server[S]) checkOnce(parent context.Context, g *Gate, u *proxy.Upstream) error {
+	ctx, cancel := context.WithTimeout(parent, g.Handshake)
 	defer cancel()
-	if rt.check.Kind == CheckConnect {
-		conn, err := connectTo(ctx, rt.dialer, u, untimed)
+	if g.check.Kind == CheckConnect {
+		conn, err := connectTo(ctx, g.Dialer, u, untimed)
 		if err == nil {
 			conn.Close()
 		}
@@ -132,17 +132,17 @@ func (s *Server) checkOnce(parent context.Context, rt *route, u *proxy.Upstream)
 		"Sec-Websocket-Version": {"13"},
 		"Sec-Websocket-Key":     {base64.StdEncoding.EncodeToString(key[:])},
 	}
-	rt.headers.AddStatic(header)
-	path, query, _ := proxy.SplitTarget(rt.check.Path) // checked by complete
-	conn, a, err := open(parent, ctx, rt.dialer, &rt.headers, u, header, path, query, untimed)
+	g.Headers.AddStatic(header)
+	path, query, _ := proxy.SplitTarget(g.check.Path) // checked by complete
+	a, err := open(parent, ctx, g.Dialer, &g.Headers, u, header, path, query, untimed)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	if a.status != http.StatusSwitchingProtocols {
-		return &proxy.Error{Upstream: u.Name, Phase: "answer", Cause: proxy.CauseAnswer, Err: fmt.Errorf("status %d", a.status)}
+	defer a.Conn.Close()
+	if a.Status != http.StatusSwitchingProtocols {
+		return &proxy.Error{Upstream: u.Name, Phase: "answer", Cause: proxy.CauseAnswer, Err: fmt.Errorf("status %d", a.Status)}
 	}
-	sayGoodbye(conn)
+	sayGoodbye(a.Conn)
 	return nil
 }
 
@@ -166,14 +166,14 @@ type UpstreamInfo struct {
 }
 
 // Upstreams lists the upstreams of all routes, in the order of the configuration.
-func (s *Server) Upstreams() []UpstreamInfo {
+func (s *Server[S]) Upstreams() []UpstreamInfo {
 	var list []UpstreamInfo
-	for _, rt := range s.table.Load().routes {
-		if rt.pool == nil {
+	for _, g := range s.table.Load().routes {
+		if g.Pool == nil {
 			continue
 		}
-		for _, u := range rt.pool.Upstreams() {
-			info := UpstreamInfo{Route: rt.name, Upstream: u.URI(), Weight: u.Weight, Backup: u.Backup, Checked: rt.check.Kind, Health: u.Health()}
+		for _, u := range g.Pool.Upstreams() {
+			info := UpstreamInfo{Route: g.Name, Upstream: u.URI(), Weight: u.Weight, Backup: u.Backup, Checked: g.check.Kind, Health: u.Health()}
 			if u.Off {
 				info.Weight = 0
 			}

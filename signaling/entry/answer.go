@@ -1,4 +1,4 @@
-package signaling
+package entry
 
 import (
 	"bufio"
@@ -22,12 +22,13 @@ const maxHead = 32 << 10
 // maxInformational is how many 1xx answers an upstream may send before the real one.
 const maxInformational = 8
 
-// An answer is the head of an upstream's answer to a handshake.
-type answer struct {
-	raw    []byte // the head as received, with the empty line
-	status int
-	header http.Header
-	rest   []byte // bytes that came behind the head
+// An Answer is the head of an upstream's answer to a handshake.
+type Answer struct {
+	Raw    []byte // the head as received, with the empty line
+	Status int
+	Header http.Header
+	Rest   []byte   // bytes that came behind the head
+	Conn   net.Conn // on which it came; it is the caller's
 }
 
 var (
@@ -37,7 +38,7 @@ var (
 
 // readAnswer reads until a head is complete, skipping informational ones. The caller
 // limits the time by a deadline on conn.
-func readAnswer(conn net.Conn) (*answer, error) {
+func readAnswer(conn net.Conn) (*Answer, error) {
 	buf := make([]byte, 0, 4<<10)
 	for range maxInformational {
 		end, err := findHead(buf)
@@ -53,10 +54,11 @@ func readAnswer(conn net.Conn) (*answer, error) {
 		if err != nil {
 			return nil, err
 		}
-		if a.status/100 != 1 || a.status == http.StatusSwitchingProtocols {
+		if a.Status/100 != 1 || a.Status == http.StatusSwitchingProtocols {
 			if end < len(buf) {
-				a.rest = buf[end:]
+				a.Rest = buf[end:]
 			}
+			a.Conn = conn
 			return a, nil
 		}
 		buf = append([]byte(nil), buf[end:]...)
@@ -111,8 +113,8 @@ func findHead(buf []byte) (end int, err error) {
 
 // parseHead reads a complete head strictly: no folded lines, no blank before a
 // colon, no control bytes.
-func parseHead(raw []byte) (*answer, error) {
-	a := &answer{raw: raw, header: make(http.Header)}
+func parseHead(raw []byte) (*Answer, error) {
+	a := &Answer{Raw: raw, Header: make(http.Header)}
 	line, rest, _ := bytes.Cut(raw, []byte("\r\n"))
 	// HTTP/1.x SP 3DIGIT [SP reason]
 	if len(line) < 12 || line[7] != '0' && line[7] != '1' || line[8] != ' ' || len(line) > 12 && line[12] != ' ' || !proxy.ValidValue(string(line)) {
@@ -122,9 +124,9 @@ func parseHead(raw []byte) (*answer, error) {
 		if c < '0' || c > '9' {
 			return nil, errHeadSyntax
 		}
-		a.status = a.status*10 + int(c-'0')
+		a.Status = a.Status*10 + int(c-'0')
 	}
-	if a.status < 100 {
+	if a.Status < 100 {
 		return nil, errHeadSyntax
 	}
 	for {
@@ -136,28 +138,28 @@ func parseHead(raw []byte) (*answer, error) {
 		if !ok || !proxy.ValidName(name) || !proxy.ValidValue(value) {
 			return nil, errHeadSyntax
 		}
-		a.header.Add(name, strings.Trim(value, " \t"))
+		a.Header.Add(name, strings.Trim(value, " \t"))
 	}
 }
 
 // check verifies a 101 answer: RFC 6455 section 4.1, the client's list at its end.
-func (a *answer) check(key string, offered http.Header) error {
-	if a.raw[7] != '1' {
+func (a *Answer) check(key string, offered http.Header) error {
+	if a.Raw[7] != '1' {
 		return errors.New("101 over HTTP/1.0")
 	}
-	if u := a.header["Upgrade"]; len(u) != 1 || !strings.EqualFold(u[0], "websocket") {
+	if u := a.Header["Upgrade"]; len(u) != 1 || !strings.EqualFold(u[0], "websocket") {
 		return errors.New("101 without Upgrade: websocket")
 	}
-	if !hasToken(a.header["Connection"], "upgrade") {
+	if !hasToken(a.Header["Connection"], "upgrade") {
 		return errors.New("101 without Connection: Upgrade")
 	}
-	if acc := a.header["Sec-Websocket-Accept"]; len(acc) != 1 || acc[0] != acceptKey(key) {
+	if acc := a.Header["Sec-Websocket-Accept"]; len(acc) != 1 || acc[0] != AcceptKey(key) {
 		return errors.New("101 with a wrong Sec-WebSocket-Accept")
 	}
-	if p := a.header["Sec-Websocket-Protocol"]; len(p) > 1 || len(p) == 1 && !listed(offered["Sec-Websocket-Protocol"], p[0], same) {
+	if p := a.Header["Sec-Websocket-Protocol"]; len(p) > 1 || len(p) == 1 && !listed(offered["Sec-Websocket-Protocol"], p[0], same) {
 		return errors.New("101 with a subprotocol that was not offered")
 	}
-	for _, list := range a.header["Sec-Websocket-Extensions"] {
+	for _, list := range a.Header["Sec-Websocket-Extensions"] {
 		for ext := range strings.SplitSeq(list, ",") {
 			name, _, _ := strings.Cut(ext, ";")
 			if !offersExtension(offered["Sec-Websocket-Extensions"], strings.TrimSpace(name)) {
@@ -165,27 +167,27 @@ func (a *answer) check(key string, offered http.Header) error {
 			}
 		}
 	}
-	if te := a.header["Transfer-Encoding"]; te != nil {
+	if te := a.Header["Transfer-Encoding"]; te != nil {
 		return errors.New("101 with Transfer-Encoding") // RFC 9112 section 6.1
 	}
 	return nil
 }
 
-// extended reports whether an extension was negotiated.
-func (a *answer) extended() bool { return len(a.header["Sec-Websocket-Extensions"]) > 0 }
+// Extended reports whether an extension was negotiated.
+func (a *Answer) Extended() bool { return len(a.Header["Sec-Websocket-Extensions"]) > 0 }
 
-// forward returns the head to send to the client: byte for byte as received, except
+// Forward returns the head to send to the client: byte for byte as received, except
 // for the lines that the policy hides.
-func (a *answer) forward(p *proxy.HeaderPolicy) []byte {
+func (a *Answer) Forward(p *proxy.HeaderPolicy) []byte {
 	hides := false
-	for name := range a.header {
+	for name := range a.Header {
 		hides = hides || name == "Set-Cookie" || p.Hides(name)
 	}
 	if !hides {
-		return a.raw
+		return a.Raw
 	}
-	out := make([]byte, 0, len(a.raw))
-	for line := range bytes.SplitAfterSeq(a.raw, []byte("\r\n")) {
+	out := make([]byte, 0, len(a.Raw))
+	for line := range bytes.SplitAfterSeq(a.Raw, []byte("\r\n")) {
 		name, _, _ := bytes.Cut(line, []byte(":"))
 		switch key := textproto.CanonicalMIMEHeaderKey(string(name)); {
 		case p.Hides(key):
@@ -199,13 +201,13 @@ func (a *answer) forward(p *proxy.HeaderPolicy) []byte {
 }
 
 // response reads an answer that is not 101 as plain HTTP.
-func (a *answer) response(conn net.Conn) (*http.Response, error) {
-	r := io.MultiReader(bytes.NewReader(a.raw), bytes.NewReader(a.rest), conn)
+func (a *Answer) response() (*http.Response, error) {
+	r := io.MultiReader(bytes.NewReader(a.Raw), bytes.NewReader(a.Rest), a.Conn)
 	return http.ReadResponse(bufio.NewReader(r), &http.Request{Method: http.MethodGet})
 }
 
-// acceptKey computes Sec-WebSocket-Accept: RFC 6455 section 4.2.2, item 5.4.
-func acceptKey(key string) string {
+// AcceptKey computes Sec-WebSocket-Accept: RFC 6455 section 4.2.2, item 5.4.
+func AcceptKey(key string) string {
 	h := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return base64.StdEncoding.EncodeToString(h[:])
 }

@@ -1,4 +1,4 @@
-package signaling
+package entry
 
 import (
 	"fmt"
@@ -35,12 +35,13 @@ func parseBalance(s string) (balance, error) {
 	return balance{}, fmt.Errorf(`balance %q: want "order", "client_ip", "query:NAME" or "least_connections"`, s)
 }
 
-// key is what a request is spread by. A parameter that is missing, empty or there twice
-// says nothing; then the address does.
-func (rt *route) key(r *http.Request, query string) string {
-	return rt.balance.key(r, query, rt.headers.Trust)
+// Search begins the search for the upstream of a handshake.
+func (g *Gate) Search(r *http.Request, query string) *proxy.Search {
+	return g.Pool.Search(g.balance.key(r, query, g.Headers.Trust))
 }
 
+// key is what a request is spread by. A parameter that is missing, empty or there twice
+// says nothing; then the address does.
 func (b balance) key(r *http.Request, query string, trust proxy.Trust) string {
 	if b.order != proxy.ByKey {
 		return ""

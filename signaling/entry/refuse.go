@@ -1,4 +1,4 @@
-package signaling
+package entry
 
 import (
 	"io"
@@ -14,15 +14,17 @@ type Silence struct {
 	Errors  bool // an upstream's answer that is not 101, instead of relaying it
 }
 
-// refuse answers with an error of our own.
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, route string, status int, result, text string) {
-	s.metrics.handshakes.WithLabelValues(route, result).Inc()
-	proxy.TraceOf(r.Context()).End(result)
-	Refuse(w, r, status, text)
+// A Refusal is an answer of ours to a request that goes no further.
+type Refusal struct {
+	Status int
+	Result string // a label for metrics
+	Text   string
 }
 
-// Refuse answers a handshake with an error of our own, and ends the connection.
-func Refuse(w http.ResponseWriter, r *http.Request, status int, text string) {
+// Refuse answers a handshake with an error of our own, and ends the connection. route is
+// "" for a request outside all routes.
+func (s *Server[S]) Refuse(w http.ResponseWriter, r *http.Request, route string, no Refusal) {
+	s.Result(r, route, no.Result)
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -30,7 +32,7 @@ func Refuse(w http.ResponseWriter, r *http.Request, status int, text string) {
 	if r.ProtoMajor == 1 {
 		h.Set("Connection", "close") // what follows on the connection is not to be trusted
 	}
-	switch status {
+	switch no.Status {
 	case http.StatusUpgradeRequired:
 		h.Set("Sec-WebSocket-Version", "13")
 		if r.ProtoMajor == 1 { // h2 has no such fields
@@ -42,15 +44,20 @@ func Refuse(w http.ResponseWriter, r *http.Request, status int, text string) {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 		h.Set("Retry-After", "5")
 	}
-	w.WriteHeader(status)
+	w.WriteHeader(no.Status)
 	if r.Method != http.MethodHead {
-		_, _ = io.WriteString(w, text+"\n")
+		_, _ = io.WriteString(w, no.Text+"\n")
 	}
 }
 
-// drop ends the connection (over HTTP/2: the stream) without an answer.
-func (s *Server) drop(r *http.Request, route, result string) {
+// Result notes what became of a handshake.
+func (s *Server[S]) Result(r *http.Request, route, result string) {
 	s.metrics.handshakes.WithLabelValues(route, result).Inc()
 	proxy.TraceOf(r.Context()).End(result)
+}
+
+// drop ends the connection (over HTTP/2: the stream) without an answer.
+func (s *Server[S]) drop(r *http.Request, route, result string) {
+	s.Result(r, route, result)
 	panic(http.ErrAbortHandler) // net/http's own way to say nothing more
 }
