@@ -23,6 +23,11 @@ func TestAStarterFileLoadsAsItIs(t *testing.T) {
 			HTTPS: Listen(netip.Addr{}, 8443), TURN: Listen(netip.MustParseAddr("10.0.0.4"), 3478),
 			User: `al"ice`, Password: "env:not a variable",
 		},
+		"starter-setup.toml": {
+			Layout: External, Domain: "proxy.example.com", ExternalIP: "203.0.113.7/10.0.0.4,2001:db8::7",
+			ACME: &StarterACME{CA: "https://ca.example.com/dir", CARoot: "/etc/turngate/acme-root.pem"},
+			User: "turn", Password: "correct horse battery", Proxy: "http://me:you@10.0.0.8:3128", CA: "/etc/turngate/upstream-ca.pem",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := string(s.TOML())

@@ -48,6 +48,7 @@ var mayImport = map[string][]string{
 	"internal/admin":     {},
 	"internal/doctor":    {},
 	"internal/pages":     {"internal/limit"},
+	"internal/setup":     {},
 	"internal/testnet":   {"internal/testnet"},
 	"internal/accesslog": {},
 	"internal/manual":    {},

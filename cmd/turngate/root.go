@@ -60,6 +60,7 @@ func newRootCommand(io streams) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		newServeCommand(io),
+		newSetupCommand(io),
 		newConfigCommand(io),
 		newCertCommand(io),
 		newClientCommand(io),

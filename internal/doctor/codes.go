@@ -63,7 +63,7 @@ func (t Topic) group() Group {
 		return Signaling
 	case n == "05" || n == "24":
 		return Logs
-	case n <= "11" || n == "21" || n >= "25":
+	case n <= "11" || n == "21" || n >= "25" && n <= "29":
 		return Media
 	case n <= "16":
 		return Host
@@ -236,6 +236,17 @@ const (
 	VideoOK         Code = "TG-260"
 	VideoDead       Code = "TG-261"
 	VideoFew        Code = "TG-262"
+
+	// Of "turngate setup".
+	SetupNotRoot     Code = "TG-301"
+	SetupOwnFile     Code = "TG-302"
+	SetupMissing     Code = "TG-303"
+	SetupAddress     Code = "TG-304"
+	SetupCertificate Code = "TG-305"
+	SetupStart       Code = "TG-306"
+	SetupTerms       Code = "TG-307"
+	SetupStep        Code = "TG-308"
+	SetupBusy        Code = "TG-309"
 )
 
 // Outcome is the last digit of the codes of a TURN transport.

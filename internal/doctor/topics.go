@@ -20,7 +20,7 @@ var topics = slices.Concat(accessTopics,
 	transportTopics("TG-07", "TCP", "TCP 3478"),
 	transportTopics("TG-08", "TLS and TCP on the HTTPS port", "TCP 443"),
 	mediaTopics, hostTopics, serviceTopics,
-	wssWayTopics, scheduleTopics(), logWayTopics, browserTopics)
+	wssWayTopics, scheduleTopics(), logWayTopics, browserTopics, setupTopics)
 
 // upstreamTopics are what signaling and logs have in common: the causes of
 // internal/proxy.
@@ -179,4 +179,17 @@ var browserTopics = []Topic{
 	{VideoOK, OK, "a test picture comes back through the relays", "", "", Nobody},
 	{VideoDead, Fail, "no test picture comes back through the relays", "Messages pass and video does not: something drops larger or faster packets, or the PC cannot encode.", "check again with other programs closed; look for a rate limit on the way", Admin},
 	{VideoFew, Warn, "few frames of the test picture come back", "The line or the PC is overloaded.", "check again with other programs closed; look for a rate limit on the way", Admin},
+}
+
+// setupTopics are what "turngate setup" stumbles over.
+var setupTopics = []Topic{
+	{SetupNotRoot, Fail, "setup needs root", "It writes below /etc, opens the host's firewall and starts a service.", "run it with sudo; turngate setup --dry-run shows what it would do without", Admin},
+	{SetupOwnFile, Fail, "the configuration is somebody's own", "setup replaces only the file that a package brings, or its own. This one says something else than the command line.", "edit the file and run turngate reload, or have setup write a new one and keep this beside it: --replace", Admin},
+	{SetupMissing, Fail, "turngate is not installed on this host", "The user, the directories or the unit of the service are missing; packages bring them.", "install the package, or run scripts/turn.sh from the archive", Admin},
+	{SetupAddress, Fail, "the address of this host cannot be told", "No interface has an address that fits the layout, and DNS does not tell one.", "name it: --external-ip ADDRESS, or --external-ip PUBLIC/PRIVATE behind NAT", Admin},
+	{SetupCertificate, Fail, "the certificate cannot be used", "Clients would refuse it, or it and its key do not belong together.", "see the finding; without --cert setup makes a request for your CA", CA},
+	{SetupStart, Fail, "the service does not start", "What setup had changed was put back.", "see what the service said, above; journalctl -u turngate", Admin},
+	{SetupTerms, Warn, "no certificate is ordered: nobody has agreed to the CA's terms", "Let's Encrypt issues certificates to those who agree to its subscriber agreement (https://letsencrypt.org/repository/). Without a terminal, --yes says so.", "turngate setup DOMAIN --yes, which agrees to them; or --cert and --key", Admin},
+	{SetupStep, Fail, "a step of setup failed", "What had been changed before it was put back.", "see the finding, and run setup again", Admin},
+	{SetupBusy, Fail, "another setup is under way on this host", "", "wait for it; it is gone when its process is", Admin},
 }

@@ -16,6 +16,9 @@ import (
 type Problem struct {
 	What, Fix string
 	Warning   bool // it can be served all the same
+	// Unanchored is about a chain that ends with an issuer who is unknown here: a
+	// missing intermediate, or a company's root that only its clients trust.
+	Unanchored bool
 }
 
 func (p Problem) String() string {
@@ -178,6 +181,7 @@ func (e *examination) anchor(chain, roots []*x509.Certificate) {
 		if !isRoot(last) {
 			e.err(fmt.Sprintf("add the certificate of %q to the file, as the CA offers it; if it is the root itself, name it with --ca", last.Issuer.String()),
 				"the chain is not complete: who issued %q is not in the file, and not known to this host", subject(last))
+			e.problems[len(e.problems)-1].Unanchored = true
 			return
 		}
 		o.Roots = x509.NewCertPool()

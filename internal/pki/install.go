@@ -67,24 +67,30 @@ func Keys(state string) ([]crypto.Signer, error) {
 // it answers.
 func Install(state string, chain []*x509.Certificate, key crypto.Signer) (Files, error) {
 	files := Installed(state)
-	keyBytes, err := keyPEM(key)
+	certText, keyText, err := Encode(chain, key)
 	if err != nil {
 		return files, err
-	}
-	var ders [][]byte
-	for _, c := range chain {
-		ders = append(ders, c.Raw)
 	}
 	if err := makeDir(filepath.Dir(files.Cert)); err != nil {
 		return files, err
 	}
-	if err := writePair(files, certPEM(ders...), keyBytes); err != nil {
+	if err := writePair(files, certText, keyText); err != nil {
 		return files, err
 	}
 	if asked, err := loadKey(pending(state)); err == nil && keysEqual(asked, key) {
 		return files, os.Remove(pending(state))
 	}
 	return files, nil
+}
+
+// Encode writes a chain and its key as PEM.
+func Encode(chain []*x509.Certificate, key crypto.Signer) (cert, keyText []byte, err error) {
+	keyText, err = keyPEM(key)
+	var ders [][]byte
+	for _, c := range chain {
+		ders = append(ders, c.Raw)
+	}
+	return certPEM(ders...), keyText, err
 }
 
 func keysEqual(a, b crypto.Signer) bool {

@@ -204,6 +204,22 @@ func (m Machine) Owner(s Socket) (name string, pid int) {
 	return "", 0
 }
 
+// Unit is the systemd service that a process belongs to, "" without one.
+func (m Machine) Unit(pid int) string {
+	text, err := m.read(fmt.Sprintf("proc/%d/cgroup", pid))
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(text) {
+		for part := range strings.SplitSeq(strings.TrimSpace(line), "/") {
+			if strings.HasSuffix(part, ".service") && !strings.HasPrefix(part, "user@") {
+				return part
+			}
+		}
+	}
+	return ""
+}
+
 // OpenFiles is the limit of open files of a process, and how many it has open; have
 // is -1 when this user may not know.
 func (m Machine) OpenFiles(pid int) (have int, limit int64, err error) {
