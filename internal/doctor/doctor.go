@@ -208,13 +208,20 @@ func NewReport(subject, version string, at time.Time, took time.Duration, found 
 	list := paths(found)
 	return Report{
 		Subject: subject, At: at.Truncate(time.Second), Took: took.Round(time.Millisecond).Seconds(), Version: version,
-		Status: Worst(found), Verdict: verdict(list), Paths: list, Findings: append([]Finding{}, found...),
+		Status: Worst(found), Verdict: verdict(list, partly(found)), Paths: list, Findings: append([]Finding{}, found...),
 	}
+}
+
+// partly reports whether some signaling works although some does not: there is
+// nothing wrong with the host itself, and a route or an upstream answers.
+func partly(found []Finding) bool {
+	access := slices.ContainsFunc(found, func(f Finding) bool { return f.Group == Access && f.Status == Fail })
+	return !access && slices.ContainsFunc(found, func(f Finding) bool { return f.Code == WssOK && f.Status == OK })
 }
 
 // verdict says in one sentence what the SDK's 5501 does not: which of the two
 // paths of a call is the dead one.
-func verdict(list []Path) string {
+func verdict(list []Path, partly bool) string {
 	var signaling, logs, media Status
 	for _, p := range list {
 		switch p.Name {
@@ -231,6 +238,8 @@ func verdict(list []Path) string {
 	switch {
 	case signaling == Fail && media == Fail:
 		text = "The signaling path and the media path are both dead: nobody can join, and a call would have neither sound nor picture."
+	case signaling == Fail && works(media) && partly:
+		text = "One signaling route is dead, others work; the media path works."
 	case signaling == Fail && works(media):
 		text = "The signaling path is dead and the media path works: nobody can join, though a call would have sound and picture."
 	case signaling == Fail:

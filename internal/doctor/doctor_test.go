@@ -199,8 +199,26 @@ func TestAVerdictTellsSignalingFromMedia(t *testing.T) {
 		{"nothing", Skip, Skip, Skip, "Neither signaling nor media was tested."},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := verdict([]Path{{"signaling", tt.signaling, ""}, {"logs", tt.logs, ""}, {"media", tt.media, ""}})
+			got := verdict([]Path{{"signaling", tt.signaling, ""}, {"logs", tt.logs, ""}, {"media", tt.media, ""}}, false)
 			if got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestOneDeadRouteIsNotAllOfSignaling(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		found []Finding
+		want  string
+	}{
+		{"another works", []Finding{As(WssOK, "/a/"), As(WssBlocked, "/b/"), As(UDPOK, "x")}, "One signaling route is dead"},
+		{"none works, the scheduler does", []Finding{As(ScheduleOK, "x"), As(WssBlocked, "/b/"), As(UDPOK, "x")}, "The signaling path is dead"},
+		{"the certificate is dead for all", []Finding{As(CertEnded, "x"), As(WssOK, "/a/"), As(UDPOK, "x")}, "The signaling path is dead"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := NewReport("x", "1", time.Now(), 0, tt.found).Verdict; !strings.HasPrefix(got, tt.want) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})

@@ -100,7 +100,7 @@ type Check struct {
 
 // NewCheck returns the page.
 func NewCheck(o CheckOptions) *Check {
-	return &Check{opts: o, files: newStatic(o.Path, "check.html", "check", "icon")}
+	return &Check{opts: o, files: newStatic(o.Path, "check.html", "check", "icon", "text")}
 }
 
 // Serve answers a request; rest is its path behind that of the page.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -150,7 +151,7 @@ func TestPagesLoadNothingFromElsewhere(t *testing.T) {
 			t.Errorf("%s has %q", name, found)
 		}
 	}
-	for _, rest := range []string{"", "/", "/check.js", "/check.css", "/check-texts.json", "/icon.svg", "/check-worker.js"} {
+	for _, rest := range []string{"", "/", "/check.js", "/check.css", "/check-texts.json", "/check-codes.js", "/text.js", "/icon.svg", "/check-worker.js"} {
 		w := c.do("GET", rest, "", "")
 		if w.Code != 200 || w.Body.Len() == 0 {
 			t.Errorf("GET %q: %d", rest, w.Code)
@@ -249,5 +250,46 @@ func TestTextsAreComplete(t *testing.T) {
 	}
 	if n < 60 {
 		t.Errorf("found %d texts in the scripts only: the test does not see them", n)
+	}
+}
+
+// The page speaks of codes that "turngate explain" knows.
+func TestCodesOfThePageAreThoseOfTheCheck(t *testing.T) {
+	list, err := os.ReadFile("../doctor/testdata/codes.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := make(map[string]string)
+	for line := range strings.Lines(string(list)) {
+		if f := strings.Fields(line); len(f) > 1 {
+			status[f[0]] = f[1]
+		}
+	}
+	script, err := assets.ReadFile("assets/check-codes.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := regexp.MustCompile(`(\w+): '(TG-\d{3})'`)
+	n := 0
+	for _, m := range code.FindAllSubmatch(script, -1) {
+		n++
+		name, got := string(m[1]), status[string(m[2])]
+		good := name == "ok" || name == "https" || name == "video"
+		if got == "" || good != (got == "ok") {
+			t.Errorf("%s is %s: %q", name, m[2], got)
+		}
+	}
+	if n < 50 {
+		t.Errorf("found %d codes only: the test does not see them", n)
+	}
+	// And no script has one of its own.
+	for _, name := range []string{"check.js", "check-routes.js", "check-relay.js"} {
+		script, err := assets.ReadFile("assets/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := regexp.MustCompile(`TG-\d`).Find(script); found != nil {
+			t.Errorf("%s has a code of its own: %s", name, found)
+		}
 	}
 }

@@ -1,6 +1,8 @@
 // Tests of TURN: two peer connections of this very page that may use nothing but
 // one relay transport. What goes from one to the other crosses the server twice.
 
+import { relayCodes } from './check-codes.js';
+
 const patience = 15000; // ms until the two must have met
 const messages = 40;
 const needed = 20; // that must come back
@@ -194,34 +196,35 @@ class Picture {
 
 // explain says why a way to the relay does not work, in keys of the texts.
 export function explain(relay, outcome, host) {
-  const code = worst(outcome.errors);
+  const error = worst(outcome.errors);
+  const codes = relayCodes(relay);
   const values = {
     host, port: relay.port, transport: relay.transport.toUpperCase(), protocol: relay.transport === 'udp' ? 'UDP' : 'TCP',
-    code, text: outcome.errors.find((e) => e.code === code)?.text ?? '',
+    code: error, text: outcome.errors.find((e) => e.code === error)?.text ?? '',
   };
-  const say = (cause, advice, ask) => ({ cause, advice, ask, values });
+  const say = (code, cause, advice, ask) => ({ code, cause, advice, ask, values });
   if (outcome.candidate) {
     return outcome.numbers
-      ? say('relay.loss', 'relay.loss.do', 'firewall')
-      : say('relay.loop', 'relay.loop.do', 'admin');
+      ? say(codes.loss, 'relay.loss', 'relay.loss.do', 'firewall')
+      : say(codes.dead, 'relay.loop', 'relay.loop.do', 'admin');
   }
   if (!outcome.errors.length && 'onicecandidateerror' in RTCPeerConnection.prototype && outcome.end === 'none') {
-    return say('relay.nothing', 'relay.nothing.do', 'user');
+    return say(codes.idle, 'relay.nothing', 'relay.nothing.do', 'user');
   }
-  switch (code) {
-    case 401: return say('relay.401', 'relay.401.do', 'admin');
-    case 403: return say('relay.403', 'relay.403.do', 'admin');
-    case 437: return say('relay.437', 'relay.437.do', 'user');
-    case 438: return say('relay.438', 'relay.438.do', 'user');
-    case 486: return say('relay.486', 'relay.486.do', 'admin');
-    case 508: case 300: return say('relay.508', 'relay.508.do', 'admin');
+  switch (error) {
+    case 401: return say(codes.login, 'relay.401', 'relay.401.do', 'admin');
+    case 403: return say(codes.answer, 'relay.403', 'relay.403.do', 'admin');
+    case 437: return say(codes.answer, 'relay.437', 'relay.437.do', 'user');
+    case 438: return say(codes.login, 'relay.438', 'relay.438.do', 'user');
+    case 486: return say(codes.full, 'relay.486', 'relay.486.do', 'admin');
+    case 508: case 300: return say(codes.full, 'relay.508', 'relay.508.do', 'admin');
     case 0: case 701: break;
-    default: return say('relay.other', 'relay.other.do', 'admin');
+    default: return say(codes.answer, 'relay.other', 'relay.other.do', 'admin');
   }
-  if (relay.transport === 'tls') return say('relay.701.tls', 'relay.701.tls.do', 'firewallCertificate');
-  if (relay.transport === 'udp') return say('relay.701.udp', 'relay.701.udp.do', 'firewall');
-  if (relay.minor) return say('relay.701.minor', 'relay.701.minor.do', 'firewall');
-  return say('relay.701.tcp', 'relay.701.tcp.do', 'firewall');
+  if (relay.transport === 'tls') return say(codes.tls, 'relay.701.tls', 'relay.701.tls.do', 'firewallCertificate');
+  if (relay.transport === 'udp') return say(codes.silent, 'relay.701.udp', 'relay.701.udp.do', 'firewall');
+  if (relay.minor) return say(codes.silent, 'relay.701.minor', 'relay.701.minor.do', 'firewall');
+  return say(codes.silent, 'relay.701.tcp', 'relay.701.tcp.do', 'firewall');
 }
 
 // worst is the code that says most: an answer of the server tells more than

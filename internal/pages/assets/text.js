@@ -1,4 +1,4 @@
-// The words of the page, in the language of the browser or the one chosen.
+// The words of a page, in the language of the browser or the one chosen.
 
 const remembered = 'turngate-language';
 let tables = {};
@@ -21,14 +21,29 @@ function chosen() {
   }
 }
 
-export function choose(lang) {
-  language = lang;
-  try {
-    localStorage.setItem(remembered, lang);
-  } catch { /* for this time only */ }
+// languageButtons lets the buttons with data-lang choose; then the page is drawn
+// anew.
+export function languageButtons(show) {
+  const buttons = document.querySelectorAll('[data-lang]');
+  const mark = () => {
+    document.documentElement.lang = tag();
+    for (const b of buttons) b.setAttribute('aria-pressed', String(b.dataset.lang === language));
+  };
+  for (const b of buttons) {
+    b.addEventListener('click', () => {
+      language = b.dataset.lang;
+      try {
+        localStorage.setItem(remembered, language);
+      } catch { /* for this time only */ }
+      mark();
+      show();
+    });
+  }
+  mark();
 }
 
-export const currentLanguage = () => language;
+// tag is the language as HTML and Intl spell it.
+export const tag = () => (language === 'zh' ? 'zh-CN' : 'en');
 
 // t is the text of a key with {name} filled in. What is missing shows its key.
 export function t(key, values = {}) {
