@@ -61,8 +61,8 @@ func (s *Server) forward(rt *route, w http.ResponseWriter, r *http.Request, rest
 	} else if s.keep(rt, pool, w, r, body, rest, query, true) {
 		return
 	}
+	s.metrics.requests.WithLabelValues(rt.name, strconv.Itoa(resp.StatusCode/100)+"xx").Inc() // before the client can ask
 	s.answer(rt, w, r, resp, cancel)
-	s.metrics.requests.WithLabelValues(rt.name, strconv.Itoa(resp.StatusCode/100)+"xx").Inc()
 	s.metrics.seconds.WithLabelValues(rt.name).Observe(time.Since(start).Seconds())
 	s.log.Debug("report forwarded", "route", rt.name, "client", rt.headers.Trust.Client(r), "upstream", u.Name, "status", resp.StatusCode, "duration", time.Since(start))
 }
@@ -166,9 +166,12 @@ func (s *Server) askOne(ctx context.Context, rt *route, u *proxy.Upstream, r *ht
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 		req.Body, _ = req.GetBody()
 	}
-	trace, asked := proxy.TraceOf(r.Context()), time.Now()
+	trace := proxy.TraceOf(r.Context())
 	trace.Try(u.Name)
-	resp, err := rt.client.RoundTrip(u, req)
+	resp, err := rt.client.RoundTrip(u, req, func(phase string, took time.Duration) {
+		s.metrics.phases.WithLabelValues(phase).Observe(took.Seconds())
+		trace.Phase(phase, took)
+	})
 	if err != nil {
 		cause := proxy.Classify(err)
 		if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
@@ -186,7 +189,6 @@ func (s *Server) askOne(ctx context.Context, rt *route, u *proxy.Upstream, r *ht
 		cancel(nil)
 		return nil, &proxy.Error{Upstream: u.Name, Phase: "answer", Cause: proxy.CauseAnswer, Err: fmt.Errorf("status %d", resp.StatusCode)}
 	}
-	trace.Phase("answer", time.Since(asked))
 	resp.Body = &cancelBody{resp.Body, cancel}
 	return resp, nil
 }

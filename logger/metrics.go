@@ -6,7 +6,8 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	requests *prometheus.CounterVec // route, result
 	failures *prometheus.CounterVec // route, cause
-	seconds  *prometheus.HistogramVec
+	seconds  *prometheus.HistogramVec // route
+	phases   *prometheus.HistogramVec // phase
 
 	spooled      *prometheus.CounterVec // route
 	replayed     *prometheus.CounterVec // route, result
@@ -36,6 +37,10 @@ func newMetrics(s *spools) *metrics {
 			Name: "turngate_logger_seconds", Help: "Time from a request's head to the end of its answer, forwarded requests only.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"route"}),
+		phases: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "turngate_logger_upstream_seconds", Help: "Time of the phases dial and tls of new connections to upstreams, and answer of each request.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}, []string{"phase"}),
 	}
 }
 
@@ -61,5 +66,5 @@ func (s *spools) Collect(ch chan<- prometheus.Metric) {
 // Collectors returns the metrics for the caller to register, once per Server.
 func (s *Server) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return []prometheus.Collector{m.requests, m.failures, m.seconds, m.spooled, m.replayed, m.spoolDropped, m.spools}
+	return []prometheus.Collector{m.requests, m.failures, m.seconds, m.phases, m.spooled, m.replayed, m.spoolDropped, m.spools}
 }

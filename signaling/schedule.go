@@ -377,13 +377,12 @@ func (h *scheduler) askOne(r *http.Request, u *proxy.Upstream, target string, he
 		req.Body = io.NopCloser(bytes.NewReader(body))
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	}
-	trace, asked := proxy.TraceOf(r.Context()), time.Now()
+	trace := proxy.TraceOf(r.Context())
 	trace.Try(u.Name)
-	resp, err := h.client.RoundTrip(u, req)
+	resp, err := h.client.RoundTrip(u, req, trace.Phase)
 	if err != nil {
 		return nil, nil, upstreamError(u, "request", err)
 	}
-	trace.Phase("answer", time.Since(asked))
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxScheduleAnswer+1))
 	switch {

@@ -204,8 +204,8 @@ func (s *Server) hijack(rt *route, w http.ResponseWriter, r *http.Request, ses *
 		if !rt.Qrator {
 			head = a.Forward(&rt.Headers)
 		}
+		s.Answered(rt.Gate)
 		_, err := client.Write(head)
-		s.Answered(rt.Gate, err)
 		_ = client.SetWriteDeadline(time.Time{})
 		return err
 	})

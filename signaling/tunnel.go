@@ -287,13 +287,14 @@ func (p *pump) write(b []byte) error {
 	}
 	tick := p.ses.srv.sessions.tick.Load()
 	p.writing.Store(tick + 1)
+	p.bytes.Add(uint64(len(b))) // before anybody can answer them
 	n, err := p.dst.Write(b)
 	if p.low == nil || !p.low.Pending() {
 		p.writing.Store(0)
 	}
 	p.ses.active.Store(tick)
-	p.bytes.Add(uint64(n))
 	if err != nil {
+		p.bytes.Add(-uint64(len(b) - n))
 		return &writeError{err}
 	}
 	return nil

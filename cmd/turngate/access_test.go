@@ -60,11 +60,7 @@ func TestAccessLog(t *testing.T) {
 		"sdkAppId": 1400000001.0, "host": "localhost", "proto": "HTTP/1.1",
 	})
 	has(t, open["query"].(map[string]any), map[string]any{"sdkAppId": "1400000001", "userId": "alice", "userSig": nil})
-	for _, phase := range []string{"dial", "tls", "answer"} {
-		if d, ok := open[phase].(float64); !ok || d <= 0 || d > 10 {
-			t.Errorf("%s: got %v, want seconds", phase, open[phase])
-		}
-	}
+	hasPhases(t, open)
 	ws.send(maskedFrame(0x81, "hello") + maskedFrame(0x88, "\x0f\xa1"))
 	closed := accessLines(t, name, "session closed", 1)[0]
 	has(t, closed, map[string]any{
@@ -92,6 +88,8 @@ func TestAccessLog(t *testing.T) {
 		"route": "/logger/", "client": "127.0.0.1", "method": "POST", "path": "/logger//v5/report", "status": 200.0, "upstream": "log.test:443", "bytesIn": 5.0, "bytesOut": 6.0,
 		"origin": "https://app.example.com", "agent": `browser\u009b`,
 	})
+	hasPhases(t, lines[0])
+	hasPhases(t, lines[1])
 	has(t, lines[1], map[string]any{"route": "/schedule/", "status": 200.0, "upstream": "schedule.test:443"})
 	has(t, lines[2], map[string]any{"route": "/logger/", "status": 405.0, "result": "bad_method", "upstream": nil})
 	has(t, lines[3], map[string]any{"route": "other", "status": 404.0, "result": "not_found"})
@@ -244,11 +242,7 @@ func TestAccessLogOfInspectedSessions(t *testing.T) {
 	open := accessLines(t, name, "session opened", 1)[0]
 	has(t, open, map[string]any{"route": "/chat/", "upstream": "signaling.rtc.qq.com:443", "method": "GET", "path": "/chat/room"})
 	has(t, open["query"].(map[string]any), map[string]any{"userId": "alice", "userSig": nil})
-	for _, phase := range []string{"dial", "tls", "answer"} {
-		if d, ok := open[phase].(float64); !ok || d <= 0 {
-			t.Errorf("%s: got %v, want seconds", phase, open[phase])
-		}
-	}
+	hasPhases(t, open)
 	if err := c.WriteMessage(websocket.TextMessage, []byte("forbidden")); err != nil {
 		t.Fatal(err)
 	}
@@ -261,5 +255,15 @@ func TestAccessLogOfInspectedSessions(t *testing.T) {
 	has(t, accessLines(t, name, "request", 1)[0], map[string]any{"route": "/chat/", "status": 426.0, "result": "no_upgrade"})
 	if strings.Contains(g.logs.String(), "session opened") {
 		t.Error("the session stands in both logs")
+	}
+}
+
+// hasPhases holds a line to how long its request took with a new connection to an upstream.
+func hasPhases(t *testing.T, line map[string]any) {
+	t.Helper()
+	for _, phase := range []string{"dial", "tls", "answer"} {
+		if d, ok := line[phase].(float64); !ok || d <= 0 || d > 10 {
+			t.Errorf("%s: got %v, want seconds", phase, line[phase])
+		}
 	}
 }

@@ -90,7 +90,7 @@ func TestDialerGoesThroughTheProxy(t *testing.T) {
 			defer client.CloseIdle()
 			u := mustUpstream(t, "https://signal.example.com/")
 			for range 2 { // the second request on the kept connection
-				resp, err := client.RoundTrip(u, (&http.Request{Method: "GET", URL: u.URL("/x"), Host: u.HostHeader(), Header: http.Header{}}).WithContext(t.Context()))
+				resp, err := client.RoundTrip(u, (&http.Request{Method: "GET", URL: u.URL("/x"), Host: u.HostHeader(), Header: http.Header{}}).WithContext(t.Context()), nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -437,7 +437,7 @@ func TestRealProxies(t *testing.T) {
 		client := NewClient(mustDialer(t, DialOptions{CAFile: ca.File(t), Proxy: mustOutbound(t, proxyURL)}))
 		defer client.CloseIdle()
 		u := mustUpstream(t, "https://"+srv.Addr)
-		resp, err := client.RoundTrip(u, (&http.Request{Method: "GET", URL: u.URL("/"), Host: u.HostHeader(), Header: http.Header{}}).WithContext(t.Context()))
+		resp, err := client.RoundTrip(u, (&http.Request{Method: "GET", URL: u.URL("/"), Host: u.HostHeader(), Header: http.Header{}}).WithContext(t.Context()), nil)
 		if err != nil {
 			return "", err
 		}

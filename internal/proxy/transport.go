@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -19,11 +20,17 @@ func NewTransport(d *Dialer) *http.Transport {
 		if err != nil {
 			return nil, err
 		}
+		began := time.Now()
 		c, err := d.Dial(ctx, u)
 		if err != nil {
 			return nil, err
 		}
-		return d.Handshake(ctx, u, c, protos...)
+		t := &timed{Conn: c, dial: time.Since(began)}
+		began = time.Now()
+		if c, err = d.Handshake(ctx, u, t, protos...); u.TLS {
+			t.tls = time.Since(began)
+		}
+		return c, err
 	}
 	return &http.Transport{
 		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
@@ -39,6 +46,26 @@ func NewTransport(d *Dialer) *http.Transport {
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 32 << 10,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
+	}
+}
+
+// timed is a connection that knows how long it took to open.
+type timed struct {
+	net.Conn
+	dial, tls time.Duration
+}
+
+// openedIn returns what is known about a connection of a transport of ours.
+func openedIn(c net.Conn) *timed {
+	for {
+		if t, ok := c.(*timed); ok {
+			return t
+		}
+		over, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil
+		}
+		c = over.NetConn()
 	}
 }
 
@@ -61,7 +88,35 @@ func NewClient(d *Dialer) *Client {
 // RoundTrip sends a request to u; its URL must come from [Upstream.URL]. A
 // request without User-Agent stays without: that field is the client's to send.
 // Its header must not be in use elsewhere.
-func (c *Client) RoundTrip(u *Upstream, req *http.Request) (*http.Response, error) {
+//
+// phase, if not nil, is told how long each part took that the request waited for: "dial" and
+// "tls" of a new connection, "answer" from then to the head of the answer. It is called on the
+// caller's goroutine.
+func (c *Client) RoundTrip(u *Upstream, req *http.Request, phase func(name string, took time.Duration)) (*http.Response, error) {
+	var asked time.Time
+	if phase != nil {
+		req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+			GotConn: func(got httptrace.GotConnInfo) {
+				asked = time.Now()
+				t := openedIn(got.Conn)
+				if got.Reused || t == nil {
+					return
+				}
+				phase("dial", t.dial)
+				if u.TLS {
+					phase("tls", t.tls)
+				}
+			},
+		}))
+	}
+	resp, err := c.roundTrip(u, req)
+	if err == nil && phase != nil {
+		phase("answer", time.Since(asked))
+	}
+	return resp, err
+}
+
+func (c *Client) roundTrip(u *Upstream, req *http.Request) (*http.Response, error) {
 	if _, named := req.Header["User-Agent"]; !named {
 		req.Header["User-Agent"] = nil // otherwise net/http writes its own
 	}

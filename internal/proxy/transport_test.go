@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -30,7 +31,7 @@ func TestClientFollowsAMoveOfTheUpstream(t *testing.T) {
 	c := NewClient(d)
 	u := mustUpstream(t, "https://logs.example.com:"+old.Port())
 	send := func() error {
-		resp, err := c.RoundTrip(u, (&http.Request{Method: "GET", URL: u.URL("/"), Host: u.HostHeader(), Header: http.Header{}}).WithContext(t.Context()))
+		resp, err := c.RoundTrip(u, (&http.Request{Method: "GET", URL: u.URL("/"), Host: u.HostHeader(), Header: http.Header{}}).WithContext(t.Context()), nil)
 		if err == nil {
 			resp.Body.Close()
 		}
@@ -74,7 +75,7 @@ func TestClientNamesNoUserAgentOfItsOwn(t *testing.T) {
 		for _, header := range []http.Header{{}, {"User-Agent": {"Mozilla/5.0"}}} {
 			want := header["User-Agent"]
 			c := NewClient(d)
-			resp, err := c.RoundTrip(u, (&http.Request{Method: "GET", URL: u.URL("/"), Host: u.HostHeader(), Header: header}).WithContext(t.Context()))
+			resp, err := c.RoundTrip(u, (&http.Request{Method: "GET", URL: u.URL("/"), Host: u.HostHeader(), Header: header}).WithContext(t.Context()), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -82,6 +83,44 @@ func TestClientNamesNoUserAgentOfItsOwn(t *testing.T) {
 			c.CloseIdle()
 			if got := <-seen; !slices.Equal(got, want) {
 				t.Errorf("%s: User-Agent %q, want %q", base, got, want)
+			}
+		}
+	}
+}
+
+func TestClientTellsThePhasesOfARequest(t *testing.T) {
+	ca := testnet.NewCA(t, "Root")
+	secure := testnet.NewUpstream(t, ca.Issue(t, "logs.example.com"), http.NotFoundHandler())
+	plain := testnet.PlainUpstream(t, http.NotFoundHandler())
+	d, err := NewDialer(DialOptions{CAFile: ca.File(t), Resolve: map[string]string{"logs.example.com": "127.0.0.1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := NewClient(d)
+	for name, tt := range map[string]struct {
+		url   string
+		first []string
+	}{
+		"TLS":   {"https://logs.example.com:" + secure.Port(), []string{"dial", "tls", "answer"}},
+		"plain": {"http://" + plain.Addr, []string{"dial", "answer"}},
+	} {
+		u := mustUpstream(t, tt.url)
+		for _, want := range [][]string{tt.first, {"answer"}} { // the second one finds the connection kept
+			var got []string
+			resp, err := c.RoundTrip(u, (&http.Request{Method: "GET", URL: u.URL("/"), Host: u.HostHeader(), Header: http.Header{}}).WithContext(t.Context()),
+				func(phase string, took time.Duration) {
+					if took <= 0 {
+						t.Errorf("%s: %s took %v", name, phase, took)
+					}
+					got = append(got, phase)
+				})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, resp.Body) // so that it is kept
+			resp.Body.Close()
+			if !slices.Equal(got, want) {
+				t.Errorf("%s: phases %v, want %v", name, got, want)
 			}
 		}
 	}

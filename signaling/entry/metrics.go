@@ -54,14 +54,9 @@ func (s *Server[S]) AttemptFailed(route string, cause proxy.Cause) {
 	s.metrics.failures.WithLabelValues(route, string(cause)).Inc()
 }
 
-// Answered counts a handshake whose client was sent its 101, or could not be.
-func (s *Server[S]) Answered(g *Gate, err error) {
-	result := "ok"
-	if err != nil {
-		result = "client_left"
-	}
-	s.metrics.handshakes.WithLabelValues(g.Name, result).Inc()
-}
+// Answered counts a handshake whose client is about to get its 101: who has been answered
+// finds himself counted.
+func (s *Server[S]) Answered(g *Gate) { s.metrics.handshakes.WithLabelValues(g.Name, "ok").Inc() }
 
 // Closed counts the end of a session.
 func (s *Server[S]) Closed(route, reason string) {

@@ -134,9 +134,10 @@ func (s *Server) start(rt *route, c *course, ses *session, w http.ResponseWriter
 		s.Refuse(w, r, rt.Name, entry.GoingAway)
 		return
 	}
+	s.Answered(rt.Gate)
 	down, err := accepted(w, r, responseHeader(&rt.Headers, opened.Header), c.settings.Compress, rt.Handshake)
 	if err != nil {
-		s.Answered(rt.Gate, err)
+		s.Closed(rt.Name, "client lost")
 		s.log.Debug("client left before its answer", "route", rt.Name, "err", err)
 		opened.Conn.Close()
 		ses.cancel()
@@ -148,7 +149,6 @@ func (s *Server) start(rt *route, c *course, ses *session, w http.ResponseWriter
 		down.inflates()
 	}
 	ses.attach(down)
-	s.Answered(rt.Gate, nil)
 	attrs := []slog.Attr{
 		slog.Uint64("session", ses.id), slog.String("connection", ses.key), slog.String("route", ses.route),
 		slog.Any("client", ses.client), slog.String("upstream", ses.upstream),

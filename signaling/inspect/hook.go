@@ -220,7 +220,7 @@ func (c *caller) ask(session context.Context, messages []*message) error {
 	}
 	c.counters.calls.Inc()
 	start := time.Now()
-	resp, err := c.client.RoundTrip(c.hook.to, c.request(ctx, messages))
+	resp, err := c.client.RoundTrip(c.hook.to, c.request(ctx, messages), nil)
 	c.counters.calls.Dec()
 	if err == nil {
 		err = c.judge(resp, messages)

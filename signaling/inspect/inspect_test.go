@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/gorilla/websocket"
-	"github.com/turngate/turngate/signaling/entry"
 )
 
 func TestMessagesPassBothWays(t *testing.T) {
@@ -111,16 +110,4 @@ func TestOnlyListedClientsAndSoMany(t *testing.T) {
 	far.ends(1001, "client connection lost")
 	far.Close()
 	h.vacant(t)
-}
-
-func TestUpstreamsAreBalanced(t *testing.T) {
-	one, two := newUpstream(t, websocket.Upgrader{}), newUpstream(t, websocket.Upgrader{})
-	h := serve(t, Route{Route: entry.Route{Path: "/", Upstreams: []string{one.url(), two.url()}, Balance: "least_connections"}})
-	h.open(t, "/", nil)
-	h.open(t, "/", nil)
-	one.next(t)
-	two.next(t)
-	if err := h.Reconfigure(Options{Routes: []Route{{Route: entry.Route{Path: "/", Upstreams: []string{one.url()}, Balance: "dice"}}}}); err == nil {
-		t.Error("an unknown balance was taken")
-	}
 }

@@ -73,9 +73,12 @@ func (t *tap) Write(p []byte) (n int, err error) {
 	if t.opening != nil {
 		return t.open(p)
 	}
+	t.written.Add(uint64(len(p))) // before anybody can answer them
 	n, err = t.Conn.Write(p)
+	if n < len(p) {
+		t.written.Add(-uint64(len(p) - n))
+	}
 	if n > 0 {
-		t.written.Add(uint64(n))
 		t.writtenAt.Store(time.Now().UnixNano())
 	}
 	return n, err
