@@ -4,8 +4,8 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // metrics are the collectors of one Server.
 type metrics struct {
-	requests *prometheus.CounterVec // route, result
-	failures *prometheus.CounterVec // route, cause
+	requests *prometheus.CounterVec   // route, result
+	failures *prometheus.CounterVec   // route, cause
 	seconds  *prometheus.HistogramVec // route
 	phases   *prometheus.HistogramVec // phase
 
