@@ -232,11 +232,7 @@ func (s *Server) Reconfigure(o Options) error {
 	if err != nil {
 		return err
 	}
-	if s.ports.v4 == nil {
-		if s.ports, err = newPortSet(o.MinPort, o.MaxPort); err != nil {
-			return err
-		}
-	} else if err := s.ports.resize(o.MinPort, o.MaxPort); err != nil {
+	if err := s.ports.resize(o.MinPort, o.MaxPort); err != nil {
 		return err
 	}
 	s.strangers.set(o.Limits.UnauthenticatedAnswers)

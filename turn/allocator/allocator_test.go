@@ -3,6 +3,7 @@ package allocator
 import (
 	"errors"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,16 +15,12 @@ import (
 type socket struct {
 	once   sync.Once
 	closed chan struct{}
-	pumps  atomic.Int32
+	refuse error // of Start
 }
 
 func newSocket() *socket { return &socket{closed: make(chan struct{})} }
 
-func (s *socket) Pump() error {
-	s.pumps.Add(1)
-	<-s.closed
-	return nil
-}
+func (s *socket) Start() error { return s.refuse }
 
 func (s *socket) Close() error {
 	s.once.Do(func() { close(s.closed) })
@@ -103,6 +100,43 @@ func TestAllocationLivesFromAllocateToRefreshZero(t *testing.T) {
 	}
 	if err := al.Close(); err != nil || ended != 1 {
 		t.Errorf("Close afterwards: %v, ended %d times; want no error and once", err, ended)
+	}
+}
+
+// pion has a goroutine for each allocation, which has nothing to do here.
+func TestAnAllocationHasNoGoroutine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, err := New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Close()
+		before := runtime.NumGoroutine()
+		for range 10 {
+			if _, err := a.Allocate(newSocket(), relayed, time.Minute, func() {}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if got := runtime.NumGoroutine() - before; got > 0 {
+			t.Errorf("10 allocations: got %d goroutines more, want none", got)
+		}
+		if got := a.Count(); got != 10 {
+			t.Errorf("Count: got %d, want 10", got)
+		}
+	})
+}
+
+func TestASocketThatDoesNotStartIsNoAllocation(t *testing.T) {
+	a := newAllocator(t)
+	s := newSocket()
+	s.refuse = errors.New("no epoll")
+	_, err := a.Allocate(s, relayed, time.Minute, func() { t.Error("ended was called") })
+	if !errors.Is(err, ErrRefused) || !s.isClosed() || a.Count() != 0 {
+		t.Errorf("got %v, socket closed %v, %d allocations; want %v, true, 0", err, s.isClosed(), a.Count(), ErrRefused)
+	}
+	if _, err := a.Allocate(newSocket(), relayed, time.Minute, func() {}); err != nil {
+		t.Errorf("the next one: %v", err)
 	}
 }
 

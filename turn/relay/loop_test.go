@@ -16,7 +16,7 @@ func TestALoopReadsManyRelays(t *testing.T) {
 	open := func(out Egress) *Relay {
 		r, _ := newRelay(t, out, func(o *Options) { o.Loops = loops })
 		r.Permit(from.Addr(), until)
-		pump(t, r)
+		start(t, r)
 		return r
 	}
 	quit := make(chan struct{})
@@ -34,11 +34,11 @@ func TestALoopReadsManyRelays(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			ended := make(chan error, 1)
-			go func() { ended <- r.Pump() }()
+			started := make(chan error, 1)
+			go func() { started <- r.Start() }()
 			r.Close()
-			if err := <-ended; err != nil {
-				t.Errorf("Pump: %v", err)
+			if err := <-started; err != nil {
+				t.Errorf("Start: %v", err)
 			}
 		}
 	})
@@ -65,28 +65,26 @@ func TestALoopReadsManyRelays(t *testing.T) {
 	churn.Wait()
 }
 
-// A relay may end itself by what it hears, before it is pumped, and after its loops.
+// A relay may end itself by what it hears, before it starts, and after its loops.
 func TestRelaysEndInAnyOrder(t *testing.T) {
 	loops := NewLoops(1)
 	early, _ := newRelay(t, discard{}, func(o *Options) { o.Loops = loops })
 	early.Close()
-	if err := early.Pump(); err != nil {
-		t.Errorf("Pump of a relay that has ended: %v", err)
+	if err := early.Start(); err != nil {
+		t.Errorf("Start of a relay that has ended: %v", err)
 	}
 	peer, from := udp(t)
 	var self *Relay
 	ended := make(chan error, 1)
-	self, _ = newRelay(t, endAtOnce(func() { self.Close() }), func(o *Options) { o.Loops = loops })
+	self, _ = newRelay(t, endAtOnce(func() { ended <- self.Close() }), func(o *Options) { o.Loops = loops })
 	self.Permit(from.Addr(), time.Now().Add(time.Hour))
-	go func() { ended <- self.Pump() }()
+	start(t, self)
 	peer.WriteToUDPAddrPort([]byte("x"), self.Relayed())
 	if err := <-ended; err != nil {
-		t.Errorf("Pump: %v", err)
+		t.Errorf("Close: %v", err)
 	}
 	late, _ := newRelay(t, discard{}, func(o *Options) { o.Loops = loops })
-	if err := late.start(); err != nil {
-		t.Fatal(err)
-	}
+	start(t, late)
 	loops.Close()
 	late.Close()
 	if _, err := loops.watch(late.socket, late.handle); err == nil {

@@ -6,7 +6,7 @@
 //
 //	client ─ Listener (UDP) ── Table.Forward ──┐
 //	client ─ stream frames ─── Relay.Forward ──┴─► relay socket ─► peer
-//	client ◄─ Egress ◄──────── Relay.Pump ◄─────── relay socket ◄─ peer
+//	client ◄─ Egress ◄──────── Relay      ◄─────── relay socket ◄─ peer
 //
 // Frames travel in batches: what one read of a socket returned of one sender
 // goes on as one send, which the kernel cuts into datagrams.
@@ -55,16 +55,15 @@ type Options struct {
 // the permissions and channels of the allocation that it belongs to.
 //
 // Permit, Bind and Close may be called by several goroutines, Forward and
-// SendTo too. Pump runs once.
+// SendTo too. Start is called once.
 type Relay struct {
 	o      Options
 	socket *socket
 
 	closed atomic.Bool
-	done   chan struct{} // closed with it
 
-	pumping sync.Mutex // guards leave
-	leave   func()     // of the loops; nil while nothing is read
+	starting sync.Mutex // guards leave
+	leave    func()     // of the loops; nil while nothing is read
 
 	dfMu sync.Mutex // held while the socket sets DF
 
@@ -98,14 +97,14 @@ var (
 	ErrPeerTaken    = errors.New("peer is bound to another channel")
 )
 
-// New makes a relay of an open socket. Nothing runs until Pump. It fails only
+// New makes a relay of an open socket. Nothing is read until Start. It fails only
 // for a socket that is closed.
 func New(o Options) (*Relay, error) {
 	socket, err := newSocket(o.Conn, o.Relayed.Addr().Is6())
 	if err != nil {
 		return nil, err
 	}
-	r := &Relay{o: o, socket: socket, done: make(chan struct{})}
+	r := &Relay{o: o, socket: socket}
 	r.permits.Store(&map[netip.Addr]*permission{})
 	r.channels.Store(&map[uint16]*binding{})
 	r.peers.Store(&map[netip.AddrPort]*binding{})
@@ -350,19 +349,11 @@ func (r *Relay) Deliver(from netip.AddrPort, datagrams []Frame) {
 	deliveries.Put(d)
 }
 
-// Pump has the relay socket read until Close: what its permissions let through
-// goes to the client. It returns nil after Close.
-func (r *Relay) Pump() error {
-	if err := r.start(); err != nil {
-		return err
-	}
-	<-r.done
-	return nil
-}
-
-func (r *Relay) start() (err error) {
-	r.pumping.Lock()
-	defer r.pumping.Unlock()
+// Start has the relay socket read until Close: what its permissions let
+// through goes to the client.
+func (r *Relay) Start() (err error) {
+	r.starting.Lock()
+	defer r.starting.Unlock()
 	if !r.closed.Load() {
 		r.leave, err = r.o.Loops.watch(r.socket, r.handle)
 	}
@@ -398,18 +389,16 @@ func (r *Relay) toClient(d *delivery) {
 	d.clear()
 }
 
-// Close closes the relay socket and lets Pump return. It may be called more
-// than once.
+// Close closes the relay socket. It may be called more than once.
 func (r *Relay) Close() error {
 	if r.closed.Swap(true) {
 		return nil
 	}
-	close(r.done)
-	r.pumping.Lock()
+	r.starting.Lock()
 	if r.leave != nil {
 		r.leave()
 	}
-	r.pumping.Unlock()
+	r.starting.Unlock()
 	r.Revoke(func(netip.AddrPort) bool { return false })
 	r.Overruns()
 	return r.o.Conn.Close()

@@ -78,16 +78,11 @@ func newRelay(t testing.TB, e Egress, change func(*Options)) (*Relay, *Clock) {
 	return r, clock
 }
 
-func pump(t *testing.T, r *Relay) {
+func start(t *testing.T, r *Relay) {
 	t.Helper()
-	done := make(chan error, 1)
-	go func() { done <- r.Pump() }()
-	t.Cleanup(func() {
-		r.Close()
-		if err := <-done; err != nil {
-			t.Errorf("Pump: %v", err)
-		}
-	})
+	if err := r.Start(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func read(t *testing.T, c *net.UDPConn) string {
@@ -104,7 +99,7 @@ func read(t *testing.T, c *net.UDPConn) string {
 func TestChannelCarriesBothWays(t *testing.T) {
 	out := newSink()
 	r, clock := newRelay(t, out, nil)
-	pump(t, r)
+	start(t, r)
 	peer, addr := udp(t)
 	until := time.Now().Add(time.Hour)
 	if r.Forward(0x4000, []byte("early")) {
@@ -133,7 +128,7 @@ func TestChannelCarriesBothWays(t *testing.T) {
 func TestPeerWithoutChannelComesAsIndication(t *testing.T) {
 	out := newSink()
 	r, _ := newRelay(t, out, nil)
-	pump(t, r)
+	start(t, r)
 	peer, addr := udp(t)
 	r.Permit(addr.Addr(), time.Now().Add(time.Hour))
 	peer.WriteToUDPAddrPort([]byte("hello"), r.Relayed())

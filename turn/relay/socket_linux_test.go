@@ -170,7 +170,7 @@ func TestRunsBothWays(t *testing.T) {
 			}()
 			path := Path{address(client), l.Addr()}
 			r, _ := newRelay(t, l.Egress(path), func(o *Options) { o.Conn, o.Relayed = relayed.conn, address(relayed) })
-			pump(t, r)
+			start(t, r)
 			until := time.Now().Add(time.Hour)
 			if err := r.Bind(0x4001, address(peer), until, until); err != nil {
 				t.Fatal(err)
