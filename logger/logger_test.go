@@ -336,12 +336,7 @@ func TestSilentUpstreamIs504(t *testing.T) {
 }
 
 func TestFailover(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed := "http://" + ln.Addr().String()
-	ln.Close()
+	closed := "http://" + testnet.ClosedAddress(t)
 	hangup := testnet.RawUpstream(t, nil, func(c net.Conn) { _, _ = http.ReadRequest(bufio.NewReader(c)) })
 	u, got := recorder(t, nil)
 	post := func(h *harness, n int) int {

@@ -215,12 +215,7 @@ func TestHandshakeTimesOut(t *testing.T) {
 }
 
 func TestHandshakeFailsOver(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed := ln.Addr().String()
-	ln.Close()
+	closed := testnet.ClosedAddress(t)
 	silent := testnet.RawUpstream(t, nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	hangup := testnet.RawUpstream(t, nil, func(c net.Conn) { newWire(t, c).head() })
 	good, _ := newBackend(t, switching(testKey))

@@ -119,7 +119,7 @@ func TestWebSocketChecks(t *testing.T) {
 }
 
 func TestConnectChecks(t *testing.T) {
-	addr := closedPort(t)
+	addr := fmt.Sprintf("127.0.0.1:%d", testnet.FreePort(t))
 	h := serve(t, Options{Routes: []Route{checkedRoute(entry.CheckConnect, "http://"+addr)}})
 	h.running(t)
 	eventually(t, "out", func() bool { return !h.up(0) })
@@ -159,7 +159,7 @@ func TestConnectChecksVerifyTheCertificate(t *testing.T) {
 // that ends leaves no check behind (see TestMain).
 func TestReloadKeepsWhatIsKnown(t *testing.T) {
 	good, other := newMoody(t), newMoody(t)
-	bad := closedPort(t)
+	bad := testnet.ClosedAddress(t)
 	rt := checkedRoute(entry.CheckWebSocket, "http://"+bad, "http://"+good.Addr)
 	h := serve(t, Options{Routes: []Route{rt}})
 	h.running(t)
@@ -322,7 +322,7 @@ func TestBackupIsForWhenAllElseIsOut(t *testing.T) {
 	main, backup := newMoody(t), newMoody(t)
 	rt := checkedRoute(entry.CheckWebSocket)
 	rt.Upstreams = nil
-	rt.Targets = []proxy.Target{{URL: "http://" + backup.Addr, Backup: true}, {URL: "http://" + main.Addr}, {URL: "http://" + closedPort(t)}}
+	rt.Targets = []proxy.Target{{URL: "http://" + backup.Addr, Backup: true}, {URL: "http://" + main.Addr}, {URL: "http://" + testnet.ClosedAddress(t)}}
 	h := serve(t, Options{Routes: []Route{rt}})
 	h.running(t)
 	where := func() string {

@@ -18,17 +18,6 @@ import (
 
 // What Qrator's reverse WebSocket proxy does, row by row, with real sockets.
 
-// closedPort returns an address of loopback that refuses connections.
-func closedPort(t testing.TB) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
-
 // silentUpstream accepts, reads, and never says a word.
 func silentUpstream(t testing.TB) *testnet.Upstream {
 	return testnet.RawUpstream(t, nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
@@ -96,7 +85,7 @@ func TestQratorAnswers400WhenNoUpstreamDoes(t *testing.T) {
 		addrs []string
 	}{
 		{"all silent", []string{silent[0].Addr, silent[1].Addr, silent[2].Addr}},
-		{"all refused", []string{closedPort(t), closedPort(t)}},
+		{"all refused", []string{testnet.ClosedAddress(t), testnet.ClosedAddress(t)}},
 		{"all hang up without a byte", []string{upstreamSaying(t, "").Addr, upstreamSaying(t, "").Addr}},
 		{"all end amid the head", []string{upstreamSaying(t, "HTTP/1.1 101 Swit").Addr}},
 	} {

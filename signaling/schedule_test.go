@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"mime/multipart"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -248,14 +247,9 @@ func TestScheduleRefusals(t *testing.T) {
 }
 
 func TestScheduleUnreachableAndCredentialError(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln.Close()
 	c := newCloud(t, cors(cloudAnswer))
 	sc := c.schedule()
-	sc.Upstreams = []string{"http://" + ln.Addr().String()}
+	sc.Upstreams = []string{"http://" + testnet.ClosedAddress(t)}
 	h := serve(t, Options{Schedule: sc})
 	resp, _ := h.post(t, "/u/api/v1/config", "sdkAppId", "1400000001")
 	if resp.StatusCode != 502 || resp.Header["Access-Control-Allow-Origin"] != nil {

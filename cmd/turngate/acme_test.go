@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/turngate/turngate/internal/testnet"
 	"github.com/turngate/turngate/internal/testnet/pebble"
 )
 
@@ -42,7 +43,7 @@ func (tg *target) serves(t *testing.T, name string, roots *x509.CertPool) *x509.
 // that everything else uses, and an open WebSocket notices nothing.
 func TestACMEOverReloads(t *testing.T) {
 	tg := attacked(t, "", "")
-	plainPort := freePort(t)
+	plainPort := testnet.FreePort(t)
 	ca := pebble.Start(t, pebble.Options{TLSPort: int(tg.https.Port()), HTTPPort: int(plainPort)})
 	selfSigned := tg.tls.RootCAs
 	ws := tg.upgrade(t, "/ws/")

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/turngate/turngate/internal/testnet"
 	tc "github.com/turngate/turngate/internal/testnet/turnclient"
 )
 
@@ -175,7 +176,7 @@ func TestReloadEndsNoCall(t *testing.T) {
 	relays("after a refused reload")
 
 	// Another password, another listener, another range of ports.
-	moved := freePort(t)
+	moved := testnet.FreePort(t)
 	text := strings.NewReplacer(
 		g.password, "another password",
 		fmt.Sprintf("listen = [%q]\nrealm", g.turnUDP), fmt.Sprintf("listen = [\"127.0.0.1:%d\"]\nrealm", moved),

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/turngate/turngate/internal/testnet"
 	tc "github.com/turngate/turngate/internal/testnet/turnclient"
 )
 
@@ -45,7 +46,7 @@ func unpack(t testing.TB, file string) map[string]string {
 // Every secret of a configuration, in every place where one can stand, and what
 // clients send: none is in a bundle.
 func TestABundleHoldsNoSecret(t *testing.T) {
-	refused := closedPort(t)
+	refused := testnet.ClosedAddress(t)
 	dir := t.TempDir()
 	kept := filepath.Join(dir, "kept")
 	if err := os.WriteFile(kept, []byte("s3cret-of-a-file\n"), 0o600); err != nil {

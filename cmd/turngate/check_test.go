@@ -127,7 +127,7 @@ func TestCheckOfAGateThatWorks(t *testing.T) {
 func TestCheckNamesTheTrouble(t *testing.T) {
 	ca := testnet.NewCA(t, "Corporate Inspection CA")
 	cloud := checkedCloud(t)
-	refused := closedPort(t)
+	refused := testnet.ClosedAddress(t)
 	answering := func(status int) string {
 		return testnet.PlainUpstream(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })).Addr
 	}
@@ -188,16 +188,10 @@ func TestCheckNamesTheTrouble(t *testing.T) {
 	}
 }
 
-// closedPort is an address where nobody listens.
-func closedPort(t testing.TB) string {
-	t.Helper()
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), freePort(t)).String()
-}
-
 func TestCheckOfAGateThatDoesNotRun(t *testing.T) {
 	g := &gate{dir: t.TempDir(), user: "turn", password: "turnserver"}
-	g.https = netip.MustParseAddrPort(closedPort(t))
-	g.turnUDP = netip.MustParseAddrPort(closedPort(t))
+	g.https = netip.MustParseAddrPort(testnet.ClosedAddress(t))
+	g.turnUDP = netip.AddrPortFrom(g.https.Addr(), testnet.FreePort(t))
 	g.writeConfig(t, "", "", "")
 	text, err := os.ReadFile(g.file())
 	if err != nil {
@@ -238,7 +232,7 @@ func TestCheckOfAGateThatDoesNotRun(t *testing.T) {
 
 // What the running server knows is in the check.
 func TestCheckTellsWhatTheServerKnows(t *testing.T) {
-	refused := closedPort(t)
+	refused := testnet.ClosedAddress(t)
 	g := startGateWith(t, "", "[turn.limits]\nauth_failures = 3", "[[signaling]]\npath = \"/ws/\"\nupstream = [\"http://"+refused+"/\"]\n"+
 		"[[logger]]\npath = \"/logger/\"\nspool = \"1MiB\"\nupstream = [\"http://"+refused+"/\"]")
 	good, err := os.ReadFile(g.file())
@@ -262,7 +256,7 @@ func TestCheckTellsWhatTheServerKnows(t *testing.T) {
 }
 
 func TestCheckAsMonitoringReadsIt(t *testing.T) {
-	g := startGate(t, routesTo(closedPort(t)))
+	g := startGate(t, routesTo(testnet.ClosedAddress(t)))
 	var out, stderr bytes.Buffer
 	code := run([]string{"check", "--config", g.file(), "--ca", g.certFile(), "--nagios"}, nil, &out, &stderr)
 	if code != 2 || strings.Count(out.String(), "\n") != 1 || !strings.HasPrefix(out.String(), "TURNGATE CRITICAL - TG-042 ") || !strings.Contains(out.String(), " | ok=") {
@@ -317,7 +311,7 @@ func TestCheckFromAClient(t *testing.T) {
 // A link needs no credential and no paths, and the server tells what it saw.
 func TestCheckFromAClientWithALink(t *testing.T) {
 	cloud := checkedCloud(t)
-	refused := closedPort(t)
+	refused := testnet.ClosedAddress(t)
 	g := startGate(t, routesTo(cloud.Addr)+"[[signaling]]\npath = \"/closed/\"\nupstream = [\"http://"+refused+"/\"]\norigins = [\"https://app.example.com\"]\n")
 	link := func() string {
 		l, err := g.checkLink("", time.Minute)
@@ -424,7 +418,7 @@ func TestCheckOfTheScheduler(t *testing.T) {
 	if err := os.WriteFile(ca, cloud.CAPEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	refused := closedPort(t)
+	refused := testnet.ClosedAddress(t)
 	gateTo := func(t *testing.T, schedulers, extra string) *gate {
 		var resolve []string
 		for _, name := range []string{"signaling.rtc.qq.com", "yun.tim.qq.com"} {

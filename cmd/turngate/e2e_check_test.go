@@ -191,7 +191,7 @@ sdk_app_ids = [1400000001]
 [[logger]]
 path = "/logger/"
 upstream = [%[2]q]
-`, freePort(t), upstream.URL+"/base/"))
+`, testnet.FreePort(t), upstream.URL+"/base/"))
 	g.blackHole(t)
 	s := &stage{gate: g, host: fmt.Sprintf("%s:%d", proxyHost, g.https.Port()), browser: browser.Start(t, browser.Options{
 		Trust: []*x509.Certificate{gateCertificate(t, g)},
@@ -257,7 +257,7 @@ func TestCheckPageWithoutAGoodLinkSaysHowToGetOne(t *testing.T) {
 
 func TestStatusPageShowsGraphs(t *testing.T) {
 	testnet.Need(t, "chromium")
-	at := freePort(t)
+	at := testnet.FreePort(t)
 	g := startGateWith(t, "", "", "status = \"127.0.0.1:"+fmt.Sprint(at)+"\"\n")
 	address := fmt.Sprintf("http://127.0.0.1:%d/", at)
 	for i := range 120 { // ten minutes

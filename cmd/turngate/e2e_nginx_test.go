@@ -75,7 +75,7 @@ http {
 func startNginx(t *testing.T, ca *testnet.CA, cloud string) (addr, dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	addr = fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	addr = fmt.Sprintf("127.0.0.1:%d", testnet.FreePort(t))
 	cert := ca.Issue(t, "proxy.example.com")
 	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
 	if err != nil {
@@ -566,7 +566,7 @@ func TestBesideNginxACloudThatCannotBeTrusted(t *testing.T) {
 func TestBesideNginxACloudThatIsDown(t *testing.T) {
 	testnet.Need(t, "nginx")
 	ca := testnet.NewCA(t, "the cloud's authority")
-	b := startBeside(t, ca.Issue(t, "yun.tim.qq.com"), ca, fmt.Sprintf("127.0.0.1:%d", freePort(t)))
+	b := startBeside(t, ca.Issue(t, "yun.tim.qq.com"), ca, fmt.Sprintf("127.0.0.1:%d", testnet.FreePort(t)))
 	for _, r := range []row{
 		{request: post(report, "a report"), nginx: page(502), turngate: denied(502, "the upstream cannot be reached", noStore, ends)},
 		{request: upgrade("/ws/"), nginx: page(502), turngate: denied(502, "the upstream cannot be reached", noStore, ends)},

@@ -149,7 +149,7 @@ func TestQratorPreset(t *testing.T) {
 		t.Errorf("status: %s, want two that are up", got)
 	}
 	// The other one is gone; a reload does not forget it.
-	extra = fmt.Sprintf("\n[[signaling]]\npreset = \"qrator\"\nhealth_check = \"connect\"\nhealth_interval = \"20ms\"\nupstream = [\"http://127.0.0.1:%d\", { url = \"http://%s\", backup = true }]\n", freePort(t), a.Addr)
+	extra = fmt.Sprintf("\n[[signaling]]\npreset = \"qrator\"\nhealth_check = \"connect\"\nhealth_interval = \"20ms\"\nupstream = [\"http://127.0.0.1:%d\", { url = \"http://%s\", backup = true }]\n", testnet.FreePort(t), a.Addr)
 	g.writeConfig(t, "", "", extra)
 	if _, err := g.reload(); err != nil {
 		t.Fatal(err)
@@ -199,7 +199,7 @@ func TestBesideNginxClientsOfOneNetwork(t *testing.T) {
 		servers += "server " + s.Addr + "; "
 	}
 	g := startGate(t, "\n[[signaling]]\npath = \"/ws\"\nbalance = \"client_ip\"\nanswer = \"qrator\"\nupstream = ["+urls+"]\n")
-	addr, dir := fmt.Sprintf("127.0.0.1:%d", freePort(t)), t.TempDir()
+	addr, dir := fmt.Sprintf("127.0.0.1:%d", testnet.FreePort(t)), t.TempDir()
 	conf := fmt.Sprintf("daemon off; master_process off; pid nginx.pid; events {}\nhttp { access_log off; upstream all { ip_hash; %s } server { listen %s;\nlocation / { proxy_pass http://all; proxy_http_version 1.1;\nproxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; } } }", servers, addr)
 	if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)

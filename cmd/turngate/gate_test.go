@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -47,8 +45,8 @@ func startGateWith(t testing.TB, https, turn, extra string) *gate {
 		dir: t.TempDir(), user: "turn", password: "a password of the test",
 		logs: &logBuffer{}, now: make(chan struct{}), served: make(chan error, 1),
 	}
-	g.https = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), freePort(t))
-	g.turnUDP = netip.AddrPortFrom(g.https.Addr(), freePort(t))
+	g.https = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), testnet.FreePort(t))
+	g.turnUDP = netip.AddrPortFrom(g.https.Addr(), testnet.FreePort(t))
 	g.turnTCP = g.turnUDP
 	g.writeConfig(t, https, turn, extra)
 	cfg, findings := config.Load(g.file())
@@ -120,28 +118,6 @@ socket = %q
 
 // certFile is the self-signed certificate of the gate.
 func (g *gate) certFile() string { return g.certs.State()[0].Cert }
-
-// freePort returns a port below the ephemeral range that is free for UDP and
-// TCP on loopback.
-func freePort(t testing.TB) uint16 {
-	t.Helper()
-	for range 100 {
-		port := 10000 + rand.N(10000)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		u, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
-		l.Close()
-		if err != nil {
-			continue
-		}
-		u.Close()
-		return uint16(port)
-	}
-	t.Fatal("no free port")
-	return 0
-}
 
 // logBuffer holds what was logged.
 type logBuffer struct{ testnet.LogBuffer }

@@ -64,7 +64,7 @@ func runScripts(t *testing.T, dir string) {
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			for _, name := range []string{"HTTPS", "TURN", "OTHER", "ANOTHER"} {
-				e.Setenv(name, fmt.Sprint(freePort(t)))
+				e.Setenv(name, fmt.Sprint(testnet.FreePort(t)))
 			}
 			e.Setenv("HOME", e.WorkDir+"/home")
 			e.Setenv("STATE_DIRECTORY", e.WorkDir+"/state")

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/turngate/turngate/internal/testnet"
 )
 
 // process is a turngate in a process of its own.
@@ -68,14 +70,9 @@ func (b *process) client() *http.Client {
 // The program is killed while reports come in, and again while they are sent: every one that was
 // answered arrives, in order, and at most the one on its way at a kill arrives twice.
 func TestKilledProcessesLoseNoAnsweredReport(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	collector := ln.Addr().String()
-	ln.Close() // away
+	collector := fmt.Sprintf("127.0.0.1:%d", testnet.FreePort(t)) // away
 	dir := t.TempDir()
-	b := &process{t: t, config: filepath.Join(dir, "turngate.toml"), https: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
+	b := &process{t: t, config: filepath.Join(dir, "turngate.toml"), https: fmt.Sprintf("127.0.0.1:%d", testnet.FreePort(t))}
 	text := fmt.Sprintf(`
 external_ip = "127.0.0.1"
 state_dir = %q
@@ -156,7 +153,7 @@ socket = %q
 	var arrived []string
 	killAt := map[int]bool{7: true, 40: true}
 	kills := make(chan struct{})
-	ln, err = net.Listen("tcp", collector)
+	ln, err := net.Listen("tcp", collector)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -84,12 +84,7 @@ func TestDialerVerifiesTheUpstream(t *testing.T) {
 }
 
 func TestDialerNamesTheCause(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed := ln.Addr().String()
-	ln.Close()
+	closed := testnet.ClosedAddress(t)
 	silent := testnet.RawUpstream(t, nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	hangup := testnet.RawUpstream(t, nil, func(c net.Conn) {})
 	plain := testnet.RawUpstream(t, nil, func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") })

@@ -136,12 +136,7 @@ func TestWhatIsReachedWithoutTheProxy(t *testing.T) {
 func TestProxyErrorsNameCauseAndRemedy(t *testing.T) {
 	ca := testnet.NewCA(t, "Corp Inspection CA")
 	cert := ca.Issue(t, "127.0.0.1")
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed := ln.Addr().String()
-	ln.Close()
+	closed := testnet.ClosedAddress(t)
 	says := func(text string) string {
 		return testnet.RawUpstream(t, nil, func(c net.Conn) {
 			_, _ = http.ReadRequest(bufio.NewReader(c))

@@ -4,11 +4,11 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/turngate/turngate/internal/testnet"
 	"github.com/turngate/turngate/internal/testnet/browser"
 	"github.com/turngate/turngate/internal/testnet/trtccloud"
 )
@@ -63,14 +63,8 @@ func TestPairFailsWithoutARelay(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	page := b.Open(t, "page.html")
-	// A port that was just free: nobody answers there.
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	ln.Close()
-	_, err = page.ConnectPair(ctx, []browser.ICEServer{{URLs: []string{"turn:" + addr + "?transport=tcp"}, Username: "u", Credential: "p"}}, "relay", browser.PairWant{})
+	addr := testnet.ClosedAddress(t)
+	_, err := page.ConnectPair(ctx, []browser.ICEServer{{URLs: []string{"turn:" + addr + "?transport=tcp"}, Username: "u", Credential: "p"}}, "relay", browser.PairWant{})
 	if err == nil || !strings.Contains(err.Error(), "no candidate") {
 		t.Fatalf("error is %v, want one that says that there is no candidate", err)
 	}

@@ -52,7 +52,7 @@ func Postgres(t testing.TB) *Server {
 	if out, err := init.CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
-	s := &Server{Port: freePort(t), t: t, stop: syscall.SIGQUIT} // at once, with its children
+	s := &Server{Port: int(testnet.FreePort(t)), t: t, stop: syscall.SIGQUIT} // at once, with its children
 	s.start = func() *exec.Cmd {
 		cmd := exec.Command(testnet.Program("postgres"), "-D", data, "-p", strconv.Itoa(s.Port),
 			"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off")
@@ -68,7 +68,7 @@ func Redis(t testing.TB) *Server {
 	t.Helper()
 	testnet.Need(t, "redis")
 	dir := t.TempDir()
-	s := &Server{Port: freePort(t), t: t, stop: syscall.SIGKILL}
+	s := &Server{Port: int(testnet.FreePort(t)), t: t, stop: syscall.SIGKILL}
 	s.start = func() *exec.Cmd {
 		cmd := exec.Command(testnet.Program("redis-server"), "--port", strconv.Itoa(s.Port), "--bind", "127.0.0.1",
 			"--requirepass", "turn", "--save", "", "--appendonly", "yes", "--appendfsync", "always", "--dir", dir)
@@ -148,14 +148,4 @@ func (s *Server) Stop() {
 		_ = s.run.Process.Signal(s.stop)
 		<-s.done
 	}
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }

@@ -64,7 +64,7 @@ func Start(t testing.TB, o Options) *Server {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(ca.PEM)
 	s.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
-	api, management := freePort(t), freePort(t)
+	api, management := testnet.FreePort(t), testnet.FreePort(t)
 	s.Directory = fmt.Sprintf("https://localhost:%d/dir", api)
 	s.management = fmt.Sprintf("https://localhost:%d", management)
 	life := o.Life
@@ -244,14 +244,4 @@ func writePair(t testing.TB, dir string, c tls.Certificate) (cert, key string) {
 		}
 	}
 	return cert, key
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
