@@ -49,16 +49,16 @@ func (r *renderer) block(n node, first, indent string) {
 	r.tight = false
 	switch n := n.(type) {
 	case *ast.Heading:
-		title := r.page.inline(n, Style{})
-		if n.Level <= 2 && !r.style.Bold {
-			line := "-"
-			if n.Level == 1 {
-				line = "="
-			}
-			r.put(first, indent, title, strings.Repeat(line, columns(title)))
-		} else {
-			r.put(first, indent, r.strong(title))
+		lines := wrap(r.page.inline(n, Style{}), r.style.Width-columns(indent))
+		under := 0
+		for i, line := range lines {
+			under = max(under, columns(line))
+			lines[i] = r.style.strong(line)
 		}
+		if n.Level <= 2 && !r.style.Bold {
+			lines = append(lines, strings.Repeat(map[int]string{1: "=", 2: "-"}[n.Level], under))
+		}
+		r.put(first, indent, lines...)
 	case *ast.FencedCodeBlock, *ast.CodeBlock:
 		for line := range strings.Lines(r.page.lines(n)) {
 			r.out.WriteString(strings.TrimRight(first+"    "+line, " \n") + "\n")
@@ -116,8 +116,6 @@ func (r *renderer) put(first, indent string, lines ...string) {
 }
 
 const bold, plain = "\x1b[1m", "\x1b[0m"
-
-func (r *renderer) strong(s string) string { return r.style.strong(s) }
 
 func (s Style) strong(text string) string {
 	if !s.Bold || text == "" {

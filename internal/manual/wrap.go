@@ -149,7 +149,7 @@ func (r *renderer) table(t *east.Table, first, indent string) {
 	}
 	if strings.Join(head, "") != "" {
 		for c := range head {
-			head[c] = r.strong(head[c])
+			head[c] = r.style.strong(head[c])
 		}
 		r.row(head, widths, first, indent)
 		first = indent
