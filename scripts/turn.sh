@@ -6,6 +6,9 @@
 # intranet one of a host inside (10.0.0.4). Works from a checkout with Go, beside
 # a binary, and after the installation of a package. Run again, with another
 # address too, it keeps what it finds and applies the change; calls go on.
+#
+# It brings what a package does (program, user, directories, unit), and leaves the
+# rest to "turngate setup", which "turngate setup --undo" takes back.
 set -euo pipefail
 
 say() { printf 'turn.sh: %s\n' "$*"; }
@@ -22,43 +25,45 @@ config=/etc/turngate/turngate.toml
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# The binary: that of a package stays where it is.
-changed=no
+# The program: that of a package stays where it is.
 if [ -e /usr/lib/systemd/system/turngate.service ] && [ -x /usr/bin/turngate ]; then
-  turngate=/usr/bin/turngate
+  turngate=/usr/bin/turngate new=$turngate
 else
-  turngate=/usr/local/bin/turngate
+  turngate=/usr/local/bin/turngate new=$work/turngate
   if [ -x "$here/turngate" ]; then
-    cp "$here/turngate" "$work/turngate"
+    cp "$here/turngate" "$new"
   elif [ -e "$here/../go.mod" ] && command -v go >/dev/null; then
     say "building turngate"
-    (cd "$here/.." && CGO_ENABLED=0 go build -trimpath -o "$work/turngate" ./cmd/turngate) || fail "it cannot be built here"
+    (cd "$here/.." && CGO_ENABLED=0 go build -trimpath -o "$new" ./cmd/turngate) || fail "it cannot be built here"
   elif [ -x $turngate ]; then
-    cp $turngate "$work/turngate"
+    cp $turngate "$new"
   else
     fail "no turngate: put the binary beside this script, or install Go and run it from a checkout"
   fi
-  if ! cmp -s "$work/turngate" $turngate; then
-    install -D -m 0755 "$work/turngate" $turngate
-    changed=yes
-    ! command -v restorecon >/dev/null || restorecon $turngate || :
-  fi
 fi
 
+# The address is read before anything is changed.
+"$new" config init "$work/new.toml" --external-ip "$ip" >/dev/null 2>"$work/err" ||
+  { cat "$work/err" >&2; fail "wrong external ip \"$ip\""; }
+
+if ! cmp -s "$new" $turngate; then
+  install -D -m 0755 "$new" $turngate
+  ! command -v restorecon >/dev/null || restorecon $turngate || :
+fi
 sh "$here/packaging/user.sh" 2>"$work/err" || fail "the user turngate cannot be made: $(cat "$work/err")"
 install -d -m 0750 -g turngate /etc/turngate /etc/turngate/tls
 install -d -m 0700 -o turngate -g turngate /var/lib/turngate
 chown -hR turngate:turngate /var/lib/turngate # of a start as root, before
+if [ -d /run/systemd/system ] && [ $turngate = /usr/local/bin/turngate ]; then
+  sed "s|/usr/bin/turngate|$turngate|" "$here/packaging/turngate.service" >"$work/turngate.service"
+  if ! cmp -s "$work/turngate.service" /etc/systemd/system/turngate.service; then
+    install -m 0644 "$work/turngate.service" /etc/systemd/system/turngate.service
+    systemctl daemon-reload
+  fi
+fi
 
-# The configuration: a new one, or the address in the one that is there.
-$turngate config init "$work/new.toml" --external-ip "$ip" >/dev/null 2>"$work/err" ||
-  { cat "$work/err" >&2; fail "wrong external ip \"$ip\""; }
-if [ ! -e $config ] || cmp -s $config /usr/share/turngate/turngate.toml; then
-  install -m 0640 -g turngate "$work/new.toml" $config
-  say "$config: written, with a random credential"
-elif grep -Eq "^external_ip *= *\"$ip\" *(#.*)?$" $config; then
-  say "$config: has this address already, left as it is"
-else
+# Somebody's own configuration gets the address, and stays his otherwise.
+if ! $turngate setup --dry-run --external-ip "$ip" >/dev/null 2>"$work/err" && grep -q 'TG-302.*external_ip' "$work/err"; then
   # Both keys stand before the first table; an example of one is replaced.
   cp $config "$work/edited.toml"
   for key in external_ip layout; do
@@ -74,65 +79,9 @@ else
   cat "$work/edited.toml" >$config
   say "$config: external_ip is now $ip; the file before is $config.before"
 fi
-$turngate config check $config || fail "$config has to be corrected first"
 
-if [ -d /run/systemd/system ]; then
-  if [ $turngate = /usr/local/bin/turngate ]; then
-    sed "s|/usr/bin/turngate|$turngate|" "$here/packaging/turngate.service" >"$work/turngate.service"
-    if ! cmp -s "$work/turngate.service" /etc/systemd/system/turngate.service; then
-      install -m 0644 "$work/turngate.service" /etc/systemd/system/turngate.service
-      changed=yes
-    fi
-  fi
-  systemctl daemon-reload
-  systemctl enable --quiet turngate.service
-  if systemctl is-active --quiet turngate.service && [ $changed = no ]; then
-    systemctl reload turngate.service || fail "the change is refused: journalctl -u turngate -n 20"
-  else
-    systemctl restart turngate.service || { journalctl -u turngate -n 20 --no-pager || :; fail "it does not start: see the lines above"; }
-  fi
-  control="systemctl status|stop|restart turngate"
-else
-  # Without systemd: in the background, as its own user where setpriv can give
-  # it the ports below 1024.
-  export RUNTIME_DIRECTORY=/run/turngate STATE_DIRECTORY=/var/lib/turngate
-  pidfile=$RUNTIME_DIRECTORY/turngate.pid log=/var/log/turngate/turngate.log
-  install -d -m 0750 -o turngate -g turngate $RUNTIME_DIRECTORY /var/log/turngate
-  running() { [ -s $pidfile ] && [ "$(readlink "/proc/$(cat $pidfile)/exe" 2>/dev/null | sed 's/ (deleted)$//')" = $turngate ]; }
-  if running && [ $changed = yes ]; then
-    say "another version: calls have a minute to end"
-    $turngate drain --limit 1m --wait >/dev/null || :
-  fi
-  if running; then
-    $turngate reload || fail "the change is refused"
-  else
-    caps=()
-    if setpriv --help 2>/dev/null | grep -q -- --ambient-caps; then
-      caps=(setpriv --reuid=turngate --regid=turngate --clear-groups --no-new-privs
-        --inh-caps=-all,+net_bind_service --ambient-caps=-all,+net_bind_service --bounding-set=-all,+net_bind_service)
-    else
-      say "setpriv cannot give capabilities here: turngate runs as root"
-    fi
-    ulimit -n 1048576 2>/dev/null || ulimit -n "$(ulimit -Hn)"
-    begin=$(wc -c 2>/dev/null <$log || echo 0)
-    umask 077
-    setsid "${caps[@]}" $turngate serve --config $config </dev/null >>$log 2>&1 &
-    pid=$!
-    echo $pid >$pidfile
-    until $turngate status >/dev/null 2>&1; do
-      kill -0 $pid 2>/dev/null || { tail -c +$((begin + 1)) $log >&2; rm -f $pidfile; fail "it does not start: see the lines above"; }
-      sleep 0.1
-    done
-  fi
-  control="kill $(cat $pidfile), log $log"
-fi
-
-$turngate status
+code=0
+$turngate setup --yes --external-ip "$ip" || code=$?
+case $code in 0 | 3) ;; *) exit $code ;; esac # 3: it runs, and the check found something
 echo
 $turngate client trtc --config $config || :
-cat <<END
-
-turngate runs ($control).
-Next: a certificate for your domain in $config; open TCP 443, and UDP and TCP
-3478, from the clients to $ip, and let this host out.
-END

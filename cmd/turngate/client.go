@@ -152,8 +152,11 @@ func clientCommand(s streams, now func() time.Time) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if source := cfg.TLS.Source(); source == config.TLSAuto || source == config.TLSSelfSigned {
+				switch mode, _ := certMode(cfg); mode {
+				case config.TLSSelfSigned:
 					fmt.Fprintln(s.err, "turngate: the certificate is self-signed: wss, https and turns work only where browsers trust it")
+				case config.TLSCA:
+					fmt.Fprintln(s.err, "turngate: the certificate is of this host's own CA: wss, https and turns work only where browsers trust that (turngate cert ca)")
 				}
 				_, err = io.WriteString(s.out, text)
 				return err

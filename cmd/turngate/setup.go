@@ -69,6 +69,9 @@ type setupOptions struct {
 	given   func(flag string) bool // on the command line
 }
 
+// exitSetUp means that the host is set up, and that something does not work yet.
+const exitSetUp = 3
+
 // installer is one setup: the host, and how it is looked at. Tests put their own host
 // in its place.
 type installer struct {
@@ -106,7 +109,8 @@ Every change is noted before it is made. A failure or Ctrl-C takes all of it bac
 --undo does later. Run again, it changes what differs and leaves the rest. A
 configuration that somebody wrote is never overwritten without --replace.
 
-Exit code 0: set up, and the check found no failure; 1: something failed.`,
+Exit code 0: set up, and the check found no failure; 3: set up, and the check found
+one; 1: not set up, and nothing is changed; 2: a command line that makes no sense.`,
 		Example: `  sudo turngate setup proxy.example.com
   sudo turngate setup proxy.corp.example --cert proxy.pem --key proxy.key --upstream-proxy http://10.0.0.8:3128
   sudo turngate setup --undo`,

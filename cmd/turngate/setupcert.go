@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/turngate/turngate/config"
@@ -175,11 +176,17 @@ func (in *installer) certifyByOwnCA(p *installation, c certificate) {
 	if why != "" {
 		why = " (" + why + ")"
 	}
-	p.add(setupStep{name: "certificate", what: []string{
+	step := setupStep{name: "certificate", what: []string{
 		"of a CA of this host" + why + "; clients must trust " + setupCA,
 		"request for your company's CA: " + setupCSR + "; its answer: turngate cert install FILE"},
 		done: in.host.Exists(setupCA) && in.host.Exists(setupCSR),
-		do:   func(context.Context) error { return in.makeCA(p, state) }})
+		do:   func(context.Context) error { return in.makeCA(p, state) }}
+	subject := certSubject(p.cfg, relayAddresses(p.cfg.ExternalIP))
+	if authority, err := pki.OpenAuthority(state + "/ca"); err == nil && !authority.MayIssue(subject) {
+		step.done = false
+		step.what = append(step.what, fmt.Sprintf("the CA there is may issue for %s only: another one is made, which clients have to be told to trust", strings.Join(authority.Permits(), ", ")))
+	}
+	p.add(step)
 }
 
 // trimRoot is a path of the host again.
@@ -188,7 +195,12 @@ func trimRoot(h setup.Host, path string) string { return path[len(h.Root):] }
 func (in *installer) makeCA(p *installation, state string) error {
 	subject := certSubject(p.cfg, relayAddresses(p.cfg.ExternalIP))
 	authority, err := pki.OpenAuthority(state + "/ca")
-	if errors.Is(err, fs.ErrNotExist) {
+	fresh := errors.Is(err, fs.ErrNotExist)
+	if err == nil && !authority.MayIssue(subject) {
+		_, err = p.journal.MoveAside(p.cfg.StateDir + "/ca")
+		fresh = err == nil
+	}
+	if fresh {
 		authority, err = pki.NewAuthority(state+"/ca", subject, nil)
 	}
 	if err != nil {
@@ -205,7 +217,7 @@ func (in *installer) makeCA(p *installation, state string) error {
 	if _, err := p.journal.WriteFile(public); err != nil {
 		return err
 	}
-	if in.host.Exists(setupCSR) {
+	if in.host.Exists(setupCSR) && !fresh {
 		return nil // a signature differs each time
 	}
 	_, err = p.journal.WriteFile(p.file(setupCSR, request))

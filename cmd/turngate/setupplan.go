@@ -325,7 +325,7 @@ func (in *installer) finish(ctx context.Context, p *installation) error {
 	}
 	in.next(ctx, p)
 	if report.Status == doctor.Fail {
-		return exitError{1}
+		return exitError{exitSetUp}
 	}
 	return nil
 }

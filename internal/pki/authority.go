@@ -172,6 +172,13 @@ func (a *Authority) Permits() []string {
 	return slices.DeleteFunc(out, func(s string) bool { return s == "invalid" })
 }
 
+// MayIssue reports whether a certificate for a subject would be accepted by who trusts
+// the authority.
+func (a *Authority) MayIssue(s Subject) bool {
+	der, err := x509.CreateCertificate(rand.Reader, serverTemplate(s), a.Cert, a.key.Public(), a.key)
+	return err == nil && a.accepts(der) == nil
+}
+
 // OwnFiles are those of the server certificate of the authority in dir.
 func OwnFiles(dir string) Files {
 	return Files{Cert: filepath.Join(dir, "server-cert.pem"), Key: filepath.Join(dir, "server-key.pem")}

@@ -45,6 +45,7 @@ const (
 	kindPath = "path" // a file, or a directory with all in it, as it was
 	kindList = "list" // the names in a directory
 	kindLeft = "left" // what was written into a file
+	kindMove = "move" // what was moved aside
 )
 
 // ErrBusy means that another setup is under way.
@@ -57,7 +58,7 @@ func OpenJournal(host Host, dir string, undo map[string]Undo) (*Journal, error) 
 	for kind, f := range undo {
 		j.undo[kind] = f
 	}
-	j.undo[kindPath], j.undo[kindList], j.undo[kindLeft] = j.undoPath, j.undoList, j.undoLeft
+	j.undo[kindPath], j.undo[kindList], j.undo[kindLeft], j.undo[kindMove] = j.undoPath, j.undoList, j.undoLeft, j.undoMove
 	nothing := func(context.Context, json.RawMessage) error { return nil }
 	j.undo[kindRun], j.undo[kindDone] = nothing, nothing
 	if err := j.hold(); err != nil {
@@ -265,6 +266,12 @@ func (j *Journal) Describe() []string {
 			}
 			seen[l.Path] = true
 			line = fmt.Sprintf("empty     %s, but for the %d things that were there before", l.Path, len(l.Names))
+		case kindMove:
+			var m moved
+			if json.Unmarshal(e.Data, &m) != nil {
+				continue
+			}
+			line = "put back  " + m.From
 		case kindRun, kindDone, kindLeft:
 			continue
 		default:

@@ -114,6 +114,10 @@ func TestUndoLeavesTheTreeAsItWas(t *testing.T) {
 	write(t, h, "/etc/app/sub/b", "b", 0o600)
 	must(t, j.SavePath("/etc/app/link"), os.Remove(h.Path("/etc/app/link")))
 	write(t, h, "/etc/app/link", "no link", 0o600)
+	if to, err := j.MoveAside("/var/lib/app/kept"); err != nil || h.Exists("/var/lib/app/kept") || !h.Exists(to) {
+		t.Errorf("moved to %s: %v", to, err)
+	}
+	must(t, os.Mkdir(h.Path("/var/lib/app/kept"), 0o700))
 	must(t, j.SaveNames("/var/lib/app"), j.SaveNames("/var/lib/new"), os.MkdirAll(h.Path("/var/lib/new/x"), 0o700), os.MkdirAll(h.Path("/var/lib/app/by-service"), 0o700))
 	must(t, j.Done())
 	if !j.IsOurs("/etc/app/conf") || j.IsOurs("/etc/app/sub/b") {

@@ -46,6 +46,12 @@ type left struct {
 	Sum  string `json:"sum"`
 }
 
+// moved is something that was renamed.
+type moved struct {
+	From string `json:"from"`
+	To   string `json:"to"`
+}
+
 // SavePath notes a file, or a directory with everything in it, before it is changed.
 func (j *Journal) SavePath(path string) error {
 	b := before{Path: path}
@@ -143,6 +149,26 @@ func (j *Journal) IsOurs(path string) bool {
 	return false
 }
 
+// MoveAside gives a file or a directory another name beside its own, which is returned.
+func (j *Journal) MoveAside(path string) (string, error) {
+	to := path + "-until-" + time.Now().Format("20060102-150405")
+	if err := j.Note(kindMove, moved{path, to}); err != nil {
+		return "", err
+	}
+	return to, os.Rename(j.host.Path(path), j.host.Path(to))
+}
+
+func (j *Journal) undoMove(_ context.Context, raw json.RawMessage) error {
+	var m moved
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return err
+	}
+	if !j.host.Exists(m.To) {
+		return nil
+	}
+	return errors.Join(os.RemoveAll(j.host.Path(m.From)), os.Rename(j.host.Path(m.To), j.host.Path(m.From)))
+}
+
 func sum(data []byte) string {
 	s := sha256.Sum256(data)
 	return hex.EncodeToString(s[:])
@@ -232,6 +258,9 @@ func (j *Journal) restore(name string, n node) error {
 	case n.Mode.IsDir():
 		if err := os.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
+		}
+		if info, err := os.Lstat(name); err != nil || !info.IsDir() {
+			return fmt.Errorf("%s is not the directory that was made", name)
 		}
 		return errors.Join(os.Lchown(name, n.UID, n.GID), os.Chmod(name, n.Mode))
 	case n.Link != "":
