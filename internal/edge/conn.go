@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/turngate/turngate/internal/limit"
+	"github.com/turngate/turngate/internal/poller"
 )
 
 // ConnInfo says who is at the other end of a connection.
@@ -97,7 +98,7 @@ const (
 
 func newConn(nc net.Conn, set *settings) *conn {
 	return &conn{
-		Conn:    nc,
+		Conn:    poller.Quick(nc),
 		set:     set,
 		counter: set.counter,
 		info: ConnInfo{

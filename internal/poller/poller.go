@@ -86,7 +86,7 @@ func bottom(c net.Conn) (*net.TCPConn, Base, error) {
 		var tcp *net.TCPConn
 		looked := errors.New("looked")
 		err := base.Rebase(func(below net.Conn) (net.Conn, error) {
-			tcp, _ = below.(*net.TCPConn)
+			tcp = tcpOf(below)
 			return nil, looked
 		})
 		if tcp == nil || err != looked {
@@ -94,10 +94,21 @@ func bottom(c net.Conn) (*net.TCPConn, Base, error) {
 		}
 		return tcp, base, nil
 	}
-	if tcp, ok := c.(*net.TCPConn); ok {
+	if tcp := tcpOf(c); tcp != nil {
 		return tcp, nil, nil
 	}
 	return nil, nil, errors.ErrUnsupported
+}
+
+// tcpOf returns the connection below Quick; nil: there is none over TCP.
+func tcpOf(c net.Conn) *net.TCPConn {
+	switch c := c.(type) {
+	case *net.TCPConn:
+		return c
+	case *stream:
+		return c.TCPConn
+	}
+	return nil
 }
 
 // Attachable reports whether Attach can move c.

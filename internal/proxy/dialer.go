@@ -318,7 +318,7 @@ func (d *Dialer) secure(ctx context.Context, c net.Conn, name string, protos ...
 			return d.good.verify(name, cs.PeerCertificates, time.Now())
 		}
 	}
-	t := tls.Client(&poller.Rebasable{Conn: c}, config)
+	t := tls.Client(&poller.Rebasable{Conn: poller.Quick(c)}, config)
 	if err := t.HandshakeContext(ctx); err != nil {
 		c.Close()
 		return nil, err
