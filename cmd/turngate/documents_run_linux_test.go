@@ -43,19 +43,27 @@ var notRun = map[string]string{
 // names are the hosts that the documents talk about, with the addresses that
 // they have in the network of the test.
 var names = map[string]string{
-	"proxy.example.com":         "14.3.3.3",
-	"proxy.corp.example":        "10.0.0.4",
-	"signaling.rtc.qq.com":      cloudAddress,
-	"yun.tim.qq.com":            cloudAddress,
-	"apisgp.my-imcloud.com":     cloudAddress,
-	"watchrtc-server.cyara.com": cloudAddress,
-	"watchrtc.spearline.dev":    cloudAddress,
-	"chat.example.com":          cloudAddress,
-	"waf.example.com":           cloudAddress,
-	"a.example.com":             cloudAddress,
-	"b.example.com":             cloudAddress,
-	"c.example.com":             cloudAddress,
-	"app.internal.example":      cloudAddress,
+	"proxy.example.com":                  "14.3.3.3",
+	"proxy.corp.example":                 "10.0.0.4",
+	"signaling.rtc.qq.com":               cloudAddress,
+	"schedule.cloud-rtc.com":             cloudAddress,
+	"schedule.cloud-rtc.net":             cloudAddress,
+	"schedule.rtc.qcloud.com":            cloudAddress,
+	"schedule.rtc-web.com":               cloudAddress,
+	"schedule.rtc-web.io":                cloudAddress,
+	"schedule.rtc.tencentcloud.com":      cloudAddress,
+	"schedule-ecdn.rtc.tencentcloud.com": cloudAddress,
+	"intl-schedule.cloud-rtc.com":        cloudAddress,
+	"yun.tim.qq.com":                     cloudAddress,
+	"apisgp.my-imcloud.com":              cloudAddress,
+	"watchrtc-server.cyara.com":          cloudAddress,
+	"watchrtc.spearline.dev":             cloudAddress,
+	"chat.example.com":                   cloudAddress,
+	"waf.example.com":                    cloudAddress,
+	"a.example.com":                      cloudAddress,
+	"b.example.com":                      cloudAddress,
+	"c.example.com":                      cloudAddress,
+	"app.internal.example":               cloudAddress,
 }
 
 const cloudAddress = "192.0.2.80"
@@ -109,8 +117,10 @@ func newDocumentHost(t *testing.T) *documentHost {
 	h.write(t, "turngate.toml", string(config.Starter{User: "turn", PasswordFile: "/etc/turngate/turn.password"}.TOML()), 0o644)
 	h.link(t, "host.sh", "testdata/documents/host.sh")
 	h.link(t, "user.sh", "../../scripts/packaging/user.sh")
+	h.link(t, "turngate.service", "../../scripts/packaging/turngate.service")
 	h.link(t, "scripts", "../../scripts")
 	h.link(t, "bin/systemctl", "testdata/documents/systemctl")
+	h.write(t, "bin/journalctl", "#!/bin/sh\ncat /var/log/journal.turngate\n", 0o755)
 	h.write(t, "bin/sudo", "#!/bin/sh\nexec \"$@\"\n", 0o755)
 	for program, why := range notRun {
 		h.write(t, "bin/"+program, "#!/bin/sh\n# "+why+"\n", 0o755)
@@ -279,6 +289,12 @@ func (h *documentHost) run(t *testing.T, blocks []block) {
 		}
 		if got := strings.TrimSpace(string(code)); !slices.Contains(want, got) {
 			t.Errorf("%s: ended with %s, want %s:\n%s%s", b, got, strings.Join(want, " or "), b.Text, text)
+		}
+	}
+	if testing.Verbose() {
+		for out, b := range outputs {
+			text, _ := os.ReadFile(out)
+			t.Logf("%s\n%s\nprints\n%s", b, b.Text, text)
 		}
 	}
 	for _, e := range expectations {

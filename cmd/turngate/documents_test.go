@@ -406,6 +406,19 @@ func TestCommandsInRunningText(t *testing.T) {
 	}
 }
 
+// Whoever has a code of something that is wrong finds it among the symptoms.
+func TestEveryCodeBelongsToASymptom(t *testing.T) {
+	src, err := os.ReadFile("../../docs/troubleshooting.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, topic := range doctor.Topics() {
+		if (topic.Status == doctor.Fail || topic.Status == doctor.Warn) && !strings.Contains(string(src), string(topic.Code)) {
+			t.Errorf("docs/troubleshooting.md does not name %s, %s", topic.Code, topic.Title)
+		}
+	}
+}
+
 // Codes of checks that the documents name exist.
 func TestCodesInDocuments(t *testing.T) {
 	for _, d := range documents(t) {

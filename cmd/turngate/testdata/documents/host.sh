@@ -8,7 +8,7 @@ for dir in etc var usr; do
   mkdir -p "$layers/$dir" "$layers/$dir.work"
   mount -t overlay overlay -o "lowerdir=/$dir,upperdir=$layers/$dir,workdir=$layers/$dir.work" "/$dir"
 done
-mount -t tmpfs tmpfs /run # no bus and no socket of the machine
+mount -t tmpfs tmpfs /run; mkdir -p /run/systemd/system # no bus and no socket of the machine
 rm -rf /etc/turngate /var/lib/turngate /var/log/turngate /run/turngate
 : >/usr/bin/turngate
 mount --bind "$2" /usr/bin/turngate
@@ -21,6 +21,7 @@ install -d -o turngate -g turngate -m 0700 /var/lib/turngate
 install -d -o turngate -g turngate -m 0750 /var/log/turngate /run/turngate
 install -o root -g turngate -m 0640 "$1/turngate.toml" /etc/turngate/turngate.toml
 install -d /usr/share/turngate
+cp "$1/turngate.service" /usr/lib/systemd/system
 cp "$1/turngate.toml" /usr/share/turngate
 cp -r "$1/scripts/." /usr/share/turngate
 (umask 077; turngate config init - | sed -n 's/^password = "\(.*\)"$/\1/p' >/etc/turngate/turn.password)
