@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"math"
 	"net"
@@ -87,6 +86,16 @@ func waitForVerdict(t *testing.T, page *browser.Page) checked {
 	return out
 }
 
+// waitUntil waits until an expression of the page is true.
+func waitUntil(t *testing.T, page *browser.Page, expr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := page.Eval(ctx, `new Promise((done) => { const look = () => { if (`+expr+`) done(true); else setTimeout(look, 20); }; look(); })`, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // needRoute skips where a browser has no interface for WebRTC: without a
 // permission for the camera it uses that of the default route alone.
 func needRoute(t *testing.T) {
@@ -104,6 +113,11 @@ func needRoute(t *testing.T) {
 
 // shoot keeps a picture of the page where TURNGATE_TEST_PICTURES says.
 func shoot(t *testing.T, page *browser.Page) {
+	shootAs(t, page, strings.NewReplacer("/", "-", " ", "-", ",", "").Replace(t.Name()))
+}
+
+func shootAs(t *testing.T, page *browser.Page, name string) {
+	t.Helper()
 	dir := os.Getenv("TURNGATE_TEST_PICTURES")
 	if dir == "" {
 		return
@@ -112,8 +126,7 @@ func shoot(t *testing.T, page *browser.Page) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := strings.NewReplacer("/", "-", " ", "-").Replace(t.Name()) + ".png"
-	if err := os.WriteFile(filepath.Join(dir, name), png, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -134,7 +147,7 @@ func TestCheckPageSaysDoneWhenEverythingWorks(t *testing.T) {
 				t.Errorf("verdict %s %q, want ok %q\n%s", got.Verdict, got.Title, tc.title, got.Text)
 			}
 			udp, https := s.gate.turnUDP.Port(), s.gate.https.Port()
-			for _, id := range []string{"certificate", "signaling-0", "logger-1", fmt.Sprintf("relay-udp-%d", udp), fmt.Sprintf("relay-tcp-%d", udp),
+			for _, id := range []string{"https", "certificate", "signaling-0", "logger-1", "schedule-2", "schedule-3", "signaling-4", "logger-5", fmt.Sprintf("relay-udp-%d", udp), fmt.Sprintf("relay-tcp-%d", udp),
 				fmt.Sprintf("relay-tls-%d", https), fmt.Sprintf("relay-tcp-%d", https), "video"} {
 				if r := got.row(id); r.State != "ok" {
 					t.Errorf("row %s: got %+v, want ok", id, r)
@@ -145,6 +158,14 @@ func TestCheckPageSaysDoneWhenEverythingWorks(t *testing.T) {
 			}
 			if s.gate.logs.line("check page ended", `"result":"works"`) == "" {
 				t.Errorf("no line in the log about the end of the check")
+			}
+			for _, code := range []string{"TG-020", "TG-030", "TG-040", "TG-050", "TG-060", "TG-070", "TG-080", "TG-230", "TG-260"} {
+				if !strings.Contains(got.Text, code) {
+					t.Errorf("no %s in the report:\n%s", code, got.Text)
+				}
+			}
+			if !tc.view.Phone {
+				lookEverywhere(t, got.page, "done")
 			}
 		})
 	}
@@ -193,11 +214,12 @@ path = "/logger/"
 upstream = [%[2]q]
 `, testnet.FreePort(t), upstream.URL+"/base/"))
 	g.blackHole(t)
-	s := &stage{gate: g, host: fmt.Sprintf("%s:%d", proxyHost, g.https.Port()), browser: browser.Start(t, browser.Options{
-		Trust: []*x509.Certificate{gateCertificate(t, g)},
-		Hosts: map[string]string{proxyHost: "127.0.0.1"},
-	})}
-	got := s.check(t, s.link(t), browser.View{Width: 1280, Height: 900, Language: "en-US"})
+	s := browserFor(t, g)
+	page := s.browser.Visit(t, s.link(t), browser.View{Width: 1280, Height: 900, Language: "en-US"})
+	waitUntil(t, page, `document.querySelectorAll('li.row.ok').length > 4`) // UDP takes long to be given up
+	lookEverywhere(t, page, "running")
+	waitUntil(t, page, `(document.querySelector('[data-lang="en"]').click(), true)`)
+	got := waitForVerdict(t, page)
 	if got.Verdict != "bad" || !strings.Contains(got.Detail, "One test failed") {
 		t.Errorf("verdict %s %q %q, want that one test failed\n%s", got.Verdict, got.Title, got.Detail, got.Text)
 	}
@@ -206,10 +228,11 @@ upstream = [%[2]q]
 		words     []string
 	}{
 		{"certificate", "ok", nil},
-		{"signaling-0", "bad", []string{"refuses connections of this host", "Let this host reach", "Administrator of this host"}},
+		{"https", "ok", []string{"TG-030"}},
+		{"signaling-0", "bad", []string{"TG-042", "refuses connections of this host", "Let this host reach", "Administrator of this host"}},
 		{"signaling-1", "ok", []string{"refuses with HTTP 403, which is in order"}},
-		{"logger-2", "warn", []string{"does not allow pages to read", "CORS"}},
-		{fmt.Sprintf("relay-udp-%d", g.turnUDP.Port()), "warn", []string{"drops UDP", fmt.Sprintf("Open UDP %d from the users' network to %s", g.turnUDP.Port(), proxyHost), "Company's firewall team"}},
+		{"logger-2", "warn", []string{"TG-058", "does not allow pages to read", "CORS"}},
+		{fmt.Sprintf("relay-udp-%d", g.turnUDP.Port()), "warn", []string{"TG-061", "drops UDP", fmt.Sprintf("Open UDP %d from the users' network to %s", g.turnUDP.Port(), proxyHost), "Company's firewall team"}},
 		{fmt.Sprintf("relay-tcp-%d", g.turnUDP.Port()), "ok", []string{"40 of 40"}},
 		{fmt.Sprintf("relay-tls-%d", g.https.Port()), "ok", nil},
 		{"video", "ok", []string{"TLS"}},
@@ -224,6 +247,7 @@ upstream = [%[2]q]
 			}
 		}
 	}
+	lookEverywhere(t, page, "red")
 	// What the upstream saw is what a client sends: no mark, and what the route asks for.
 	for range 2 {
 		r := <-asked
@@ -251,6 +275,7 @@ func TestCheckPageWithoutAGoodLinkSaysHowToGetOne(t *testing.T) {
 			if got.Verdict != "warn" || !strings.Contains(got.Detail, tc.detail) || !strings.Contains(got.Help, "turngate check-link") || len(got.Rows) != 0 {
 				t.Errorf("got %s %q, help %q, %d rows; want %q and the command", got.Verdict, got.Detail, got.Help, len(got.Rows), tc.detail)
 			}
+			lookEverywhere(t, got.page, strings.ReplaceAll(tc.name, " ", "-"))
 		})
 	}
 }
@@ -268,40 +293,66 @@ func TestStatusPageShowsGraphs(t *testing.T) {
 		}})
 	}
 	b := browser.Start(t, browser.Options{})
-	for _, tc := range []struct {
-		name string
-		view browser.View
-	}{
-		{"desktop", browser.View{Width: 1280, Height: 900}},
-		{"phone", browser.View{Width: 390, Height: 844, Phone: true, Dark: true}},
+	page := b.Visit(t, address, browser.View{Width: 1280, Height: 900, Language: "en-US"})
+	waitUntil(t, page, `document.querySelector('path.line')`)
+	for lang, want := range map[string][]string{
+		"en": {"running", "layout external", "Relayed media", "364 days left", "Upstreams", "signaling.rtc.qq.com"},
+		"zh": {"运行中", "布局 external", "中继的媒体", "剩余 364 天", "上游", "signaling.rtc.qq.com"},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
-			page := b.Visit(t, address, tc.view)
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			var got struct {
-				State, About, Tables string
-				Lines                int
+		waitUntil(t, page, `(document.querySelector('[data-lang="`+lang+`"]').click(), true)`)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		var got struct {
+			Text  string
+			Lines int
+		}
+		if err := page.Eval(ctx, `({Text: document.body.innerText, Lines: document.querySelectorAll('path.line').length})`, &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.Lines != 15 {
+			t.Errorf("%d lines in the graphs, want 15", got.Lines)
+		}
+		for _, w := range want {
+			if !strings.Contains(got.Text, w) {
+				t.Errorf("%s: the page reads %q, want %q in it", lang, got.Text, w)
 			}
-			err := page.Eval(ctx, `new Promise((done) => {
-				const look = () => {
-					const lines = document.querySelectorAll('path.line').length;
-					if (!lines) { setTimeout(look, 50); return; }
-					done({State: document.getElementById('state').textContent, About: document.getElementById('about').textContent,
-						Tables: document.getElementById('tables').innerText, Lines: lines});
-				};
-				look();
-			})`, &got)
-			if err != nil {
-				t.Fatal(err)
+		}
+	}
+	// By keyboard a graph tells its past.
+	waitUntil(t, page, `(() => {
+		const graph = document.querySelector('svg');
+		graph.focus();
+		graph.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowLeft'}));
+		return document.activeElement === graph && graph.querySelector('.cursor');
+	})()`)
+	waitUntil(t, page, `(document.activeElement.blur(), !document.querySelector('.cursor'))`)
+	lookEverywhere(t, page, "status-busy")
+	if list := append(page.Exceptions(), page.Console()...); len(list) > 0 {
+		t.Errorf("complaints of the browser: %q", list)
+	}
+}
+
+func TestStatusPageOfAQuietHostAndOfOneInTrouble(t *testing.T) {
+	testnet.Need(t, "chromium")
+	b := browser.Start(t, browser.Options{})
+	for _, tt := range []struct {
+		name, extra string
+		words       []string
+	}{
+		{"quiet", "", []string{"running"}},
+		{"trouble", "[[signaling]]\npath = \"/ws/\"\nupstream = [\"http://" + closedPort(t) + "/\"]\n", []string{"look at this", "is down"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			at := freePort(t)
+			g := startGateWith(t, "", "", "status = \"127.0.0.1:"+fmt.Sprint(at)+"\"\n"+tt.extra)
+			if tt.extra != "" {
+				g.check(t, "--ca", g.certFile()) // its handshake makes the upstream go out
 			}
-			if got.Lines != 13 || got.State != "running" || !strings.Contains(got.About, "layout external") || !strings.Contains(got.Tables, "signaling.rtc.qq.com") {
-				t.Errorf("the page shows %+v", got)
+			page := b.Visit(t, fmt.Sprintf("http://127.0.0.1:%d/", at), browser.View{Width: 1280, Height: 900, Language: "en-US"})
+			for _, w := range tt.words {
+				waitUntil(t, page, fmt.Sprintf(`document.body.innerText.includes(%q)`, w))
 			}
-			if list := append(page.Exceptions(), page.Console()...); len(list) > 0 {
-				t.Errorf("complaints of the browser: %q", list)
-			}
-			shoot(t, page)
+			lookEverywhere(t, page, "status-"+tt.name)
 		})
 	}
 }

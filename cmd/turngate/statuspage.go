@@ -74,8 +74,14 @@ func sampledAs(metric string, labels map[string]string) string {
 		return "wrong_passwords"
 	case "turngate_https_limit_hits_total", "turngate_turn_limit_hits_total":
 		return "limit_hits"
+	case "turngate_logger_requests_total":
+		return "reports"
 	case "turngate_logger_spool_reports":
 		return "spool"
+	case "process_cpu_seconds_total":
+		return "cpu"
+	case "process_resident_memory_bytes":
+		return "memory"
 	}
 	return ""
 }

@@ -9,9 +9,12 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/turngate/turngate/internal/limit"
 )
@@ -199,58 +202,66 @@ func TestAHostThatIsNoneDoesNotGetIntoThePolicy(t *testing.T) {
 // Every text is there in both languages with the same places to fill in, and
 // every text that the scripts ask for is there.
 func TestTextsAreComplete(t *testing.T) {
-	data, err := assets.ReadFile("assets/check-texts.json")
+	asked := regexp.MustCompile(`(?:t\(|say\(|line\(|cause: |advice: |title: |detail: |facts: \[|sentence: |return |\? |, |: |\[)'([a-z]+(?:\.[a-zA-Z0-9_]+)+)'`)
+	for _, c := range []struct {
+		file    string
+		scripts []string
+		least   int // texts that the scripts ask for
+	}{
+		{"check-texts.json", []string{"check.js", "check-routes.js", "check-relay.js"}, 90},
+		{"status-texts.json", []string{"status.js", "status-graph.js"}, 40},
+	} {
+		en, zh := texts(t, c.file)
+		for key, text := range en {
+			other, ok := zh[key]
+			if !ok {
+				t.Errorf("%s: %s: not in Chinese", c.file, key)
+			} else if diff := cmp.Diff(places(text), places(other)); diff != "" {
+				t.Errorf("%s: %s: places to fill in (-English +Chinese):\n%s", c.file, key, diff)
+			}
+		}
+		for key := range zh {
+			if _, ok := en[key]; !ok {
+				t.Errorf("%s: %s: only in Chinese", c.file, key)
+			}
+		}
+		n := 0
+		for _, name := range c.scripts {
+			script, err := assets.ReadFile("assets/" + name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range asked.FindAllSubmatch(script, -1) {
+				n++
+				if _, ok := en[string(m[1])]; !ok {
+					t.Errorf("%s asks for %q, which is no text", name, m[1])
+				}
+			}
+		}
+		if n < c.least {
+			t.Errorf("found %d texts in the scripts of %s only: the test does not see them", n, c.file)
+		}
+	}
+}
+
+func texts(t *testing.T, name string) (en, zh map[string]string) {
+	t.Helper()
+	data, err := assets.ReadFile("assets/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var texts map[string]map[string]string
-	if err := json.Unmarshal(data, &texts); err != nil {
+	var all map[string]map[string]string
+	if err := json.Unmarshal(data, &all); err != nil {
 		t.Fatal(err)
 	}
-	en, zh := texts["en"], texts["zh"]
-	places := regexp.MustCompile(`\{\w+\}`)
-	for key, text := range en {
-		other, ok := zh[key]
-		if !ok {
-			t.Errorf("%s: not in Chinese", key)
-			continue
-		}
-		has := make(map[string]bool)
-		for _, p := range places.FindAllString(text, -1) {
-			has[p] = true
-		}
-		for _, p := range places.FindAllString(other, -1) {
-			if !has[p] {
-				t.Errorf("%s: %s is only in Chinese", key, p)
-			}
-			delete(has, p)
-		}
-		for p := range has {
-			t.Errorf("%s: %s is not in Chinese", key, p)
-		}
-	}
-	for key := range zh {
-		if _, ok := en[key]; !ok {
-			t.Errorf("%s: only in Chinese", key)
-		}
-	}
-	asked := regexp.MustCompile(`(?:t\(|say\(|line\(|cause: |advice: |title: |detail: |facts: \[|\? |, |: )'([a-z]+(?:\.[a-zA-Z0-9_]+)+)'`)
-	n := 0
-	for _, name := range []string{"check.js", "check-routes.js", "check-relay.js"} {
-		script, err := assets.ReadFile("assets/" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range asked.FindAllSubmatch(script, -1) {
-			n++
-			if _, ok := en[string(m[1])]; !ok {
-				t.Errorf("%s asks for %q, which is no text", name, m[1])
-			}
-		}
-	}
-	if n < 60 {
-		t.Errorf("found %d texts in the scripts only: the test does not see them", n)
-	}
+	return all["en"], all["zh"]
+}
+
+// places are what a text has to be filled in, sorted.
+func places(text string) []string {
+	list := regexp.MustCompile(`\{\w+\}`).FindAllString(text, -1)
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // The page speaks of codes that "turngate explain" knows.

@@ -18,7 +18,7 @@ type Status struct {
 
 // NewStatus returns the page; status is what it shows beside the samples.
 func NewStatus(recorder *Recorder, status func() any) *Status {
-	return &Status{newStatic("", "status.html", "status", "icon"), recorder, status}
+	return &Status{newStatic("", "status.html", "status", "icon", "text"), recorder, status}
 }
 
 // ServeHTTP implements http.Handler.

@@ -15,6 +15,7 @@ import (
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/cdproto/security"
 	"github.com/chromedp/cdproto/target"
 	"github.com/chromedp/chromedp"
 )
@@ -48,26 +49,45 @@ type View struct {
 	Phone         bool // touch, and two pixels for one
 	Dark          bool
 	Language      string // of navigator.language
+	Distrust      bool   // open it although the certificate is not trusted, as after a click on the warning
 }
 
 // Visit opens a page of anybody's. Its Origin is that of the address.
 func (b *Browser) Visit(tb testing.TB, address string, v View) *Page {
 	tb.Helper()
-	var before []chromedp.Action
-	if v.Width > 0 {
-		scale := 1.0
-		if v.Phone {
-			scale = 2
-		}
-		before = append(before, emulation.SetDeviceMetricsOverride(int64(v.Width), int64(v.Height), scale, v.Phone))
-	}
-	if v.Dark {
-		before = append(before, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}))
+	before := v.looks()
+	if v.Distrust {
+		before = append(before, security.SetIgnoreCertificateErrors(true))
 	}
 	if v.Language != "" {
 		before = append(before, emulation.SetUserAgentOverride("Mozilla/5.0 (test) Chrome").WithAcceptLanguage(v.Language))
 	}
 	return b.open(tb, address, before...)
+}
+
+// looks are the actions that make a page look so.
+func (v View) looks() (list []chromedp.Action) {
+	if v.Width > 0 {
+		scale := 1.0
+		if v.Phone {
+			scale = 2
+		}
+		list = append(list, emulation.SetDeviceMetricsOverride(int64(v.Width), int64(v.Height), scale, v.Phone))
+	}
+	scheme := "light"
+	if v.Dark {
+		scheme = "dark"
+	}
+	return append(list, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}))
+}
+
+// Look changes size and colours of an open page.
+func (p *Page) Look(v View) error { return chromedp.Run(p.ctx, v.looks()...) }
+
+// Gesture is Eval as if the user had just clicked: some things browsers allow
+// only then.
+func (p *Page) Gesture(ctx context.Context, expr string, out any) error {
+	return p.eval(ctx, expr, out, func(e *runtime.EvaluateParams) *runtime.EvaluateParams { return e.WithUserGesture(true) })
 }
 
 // Screenshot returns the whole page as PNG.
@@ -122,6 +142,10 @@ func (p *Page) Origin() string { return p.origin }
 // Eval runs the JavaScript expression and waits for its promise. The value goes
 // to out as JSON does; nil drops it.
 func (p *Page) Eval(ctx context.Context, expr string, out any) error {
+	return p.eval(ctx, expr, out, func(e *runtime.EvaluateParams) *runtime.EvaluateParams { return e })
+}
+
+func (p *Page) eval(ctx context.Context, expr string, out any, with chromedp.EvaluateOption) error {
 	run, cancel := context.WithCancel(p.ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, cancel)
@@ -130,7 +154,7 @@ func (p *Page) Eval(ctx context.Context, expr string, out any) error {
 	await := func(e *runtime.EvaluateParams) *runtime.EvaluateParams {
 		return e.WithAwaitPromise(true).WithReturnByValue(true)
 	}
-	err := chromedp.Run(run, chromedp.Evaluate(expr, &raw, await))
+	err := chromedp.Run(run, chromedp.Evaluate(expr, &raw, await, with))
 	if err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("page: %s: %w", head(expr), context.Cause(ctx))
