@@ -340,10 +340,10 @@ func TestStatusPageOfAQuietHostAndOfOneInTrouble(t *testing.T) {
 		words       []string
 	}{
 		{"quiet", "", []string{"running"}},
-		{"trouble", "[[signaling]]\npath = \"/ws/\"\nupstream = [\"http://" + closedPort(t) + "/\"]\n", []string{"look at this", "is down"}},
+		{"trouble", "[[signaling]]\npath = \"/ws/\"\nupstream = [\"http://" + testnet.ClosedAddress(t) + "/\"]\n", []string{"look at this", "is down"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			at := freePort(t)
+			at := testnet.FreePort(t)
 			g := startGateWith(t, "", "", "status = \"127.0.0.1:"+fmt.Sprint(at)+"\"\n"+tt.extra)
 			if tt.extra != "" {
 				g.check(t, "--ca", g.certFile()) // its handshake makes the upstream go out

@@ -106,9 +106,9 @@ func TestCheckPageTellsSignalingFromMedia(t *testing.T) {
 		sentence       string
 		paths          string
 	}{
-		{"dead signaling", closedPort(t), true, "Signaling is dead, sound and picture would get through", "failed Signaling, ok Log reports, ok Sound and picture"},
+		{"dead signaling", testnet.ClosedAddress(t), true, "Signaling is dead, sound and picture would get through", "failed Signaling, ok Log reports, ok Sound and picture"},
 		{"blocked media", open, false, "Signaling works, sound and picture are blocked", "ok Signaling, ok Log reports, failed Sound and picture"},
-		{"both", closedPort(t), false, "Neither signaling nor sound and picture get through", "failed Signaling, ok Log reports, failed Sound and picture"},
+		{"both", testnet.ClosedAddress(t), false, "Neither signaling nor sound and picture get through", "failed Signaling, ok Log reports, failed Sound and picture"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			limits := ""

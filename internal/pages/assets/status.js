@@ -1,7 +1,7 @@
 // The status page: asks /data every few seconds, and draws it.
 
 import { Graph, element } from './status-graph.js';
-import { languageButtons, loadTexts, t, tag } from './text.js';
+import { hasText, languageButtons, loadTexts, t, tag } from './text.js';
 
 const $ = (id) => document.getElementById(id);
 
@@ -86,16 +86,19 @@ function certificates(status, now) {
   return box;
 }
 
+// cause is why an upstream is down, in words where there are some.
+const cause = (u) => (hasText(`cause.${u.cause}`) ? t(`cause.${u.cause}`) : u.cause ?? '');
+
 const upstreams = (status) => status.upstreams.map((u) => [
   u.route, u.upstream, [t(u.state), { up: 'ok', down: 'bad' }[u.state] ?? ''], u.backup ? t('backup') : String(u.weight),
-  [String(u.connections), 'number'], when(u.since), u.cause ?? '',
+  [String(u.connections), 'number'], when(u.since), cause(u),
 ]);
 
 // problems are lines of the log: time, level, and all the rest.
 const problems = (status) => status.problems.map((line) => {
   const { time, level, msg, ...rest } = line;
   const more = Object.entries(rest).map(([name, value]) => `${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`);
-  return [when(time), [level ?? '', level === 'ERROR' ? 'bad' : 'warn'], [msg, ...more].join(' ')];
+  return [when(time), [level ?? '', level === 'ERROR' ? 'number bad' : 'number warn'], [msg, ...more].join(' ')];
 });
 
 // notes are what an operator should look at.
@@ -109,7 +112,7 @@ function notes(status, now) {
     if (c.error) list.push(t('note.certificate', c));
   }
   for (const o of status.acme ?? []) if (o.error) list.push(t('note.acme', o));
-  for (const u of status.upstreams ?? []) if (u.state === 'down') list.push(t('note.upstream', u));
+  for (const u of status.upstreams ?? []) if (u.state === 'down') list.push(t('note.upstream', { ...u, cause: cause(u) }));
   return list;
 }
 
