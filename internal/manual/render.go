@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/yuin/goldmark/ast"
 	east "github.com/yuin/goldmark/extension/ast"
@@ -167,7 +168,8 @@ func (p *Page) inline(n node, style Style) string {
 		switch c := c.(type) {
 		case *ast.Text:
 			b.Write(c.Value(p.src))
-			if c.SoftLineBreak() || c.HardLineBreak() {
+			// Scripts without blanks have none at the end of a line either.
+			if last, _ := utf8.DecodeLastRuneInString(b.String()); (c.SoftLineBreak() || c.HardLineBreak()) && !wide(last) {
 				b.WriteByte(' ')
 			}
 		case *ast.String:

@@ -24,7 +24,7 @@ func wrap(text string, width int) []string {
 		if blank && line != "" {
 			gap = 1
 		}
-		if line != "" && used+gap+n > width && !strings.ContainsAny(word, closing) {
+		if line != "" && used+gap+n > width {
 			lines = append(lines, line)
 			line, used, gap = "", 0, 0
 		}
@@ -39,7 +39,7 @@ func wrap(text string, width int) []string {
 }
 
 // closing are signs that do not begin a line.
-const closing = "，。、；：）」”"
+const closing = "，。、；：）」”,.;:)!?"
 
 // words cuts a text into pieces between which a line may end; blanks are " ".
 // Escape sequences of a piece in bold are opened and closed in each piece, so
