@@ -40,7 +40,6 @@ func (sp *spooler) send(ctx context.Context) {
 				sp.srv.log.Info("spool sent", "dir", sp.dir, "reports", sent)
 				sent = 0
 			}
-			sp.away.Store(false)
 			select {
 			case <-q.Arrived():
 			case <-ctx.Done():

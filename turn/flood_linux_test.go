@@ -156,7 +156,7 @@ func TestAFloodOfSpoofedAllocates(t *testing.T) {
 	grown := resident(t) - before
 	t.Logf("%d requests in %v, %.0f a second; %d calls meanwhile; resident memory %+.1f MiB",
 		flooder.sent.Load(), d, float64(flooder.sent.Load())/d.Seconds(), calls, float64(grown)/(1<<20))
-	if grown > most {
+	if grown > most && !testnet.Race { // the detector's own memory is not ours
 		t.Errorf("resident memory grew by %d bytes, want at most %d", grown, most)
 	}
 	if got := runtime.NumGoroutine(); got > goroutines+5 {
