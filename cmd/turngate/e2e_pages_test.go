@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,9 +59,10 @@ func lookEverywhere(t *testing.T, page *browser.Page, state string) {
 // audit is what a page must not have; contrast is that of WCAG 2.2, 1.4.3.
 const audit = `(tag) => {
 	const list = [];
+	const width = document.documentElement.clientWidth; // innerWidth of a phone grows with what is too wide
 	const say = (what, e) => list.push(what + ': <' + e.tagName.toLowerCase() + ' class="' + (e.getAttribute('class') ?? '') + '"> ' + e.textContent.trim().slice(0, 60));
 	if (document.documentElement.lang !== tag) list.push('the language is ' + document.documentElement.lang + ', want ' + tag);
-	if (document.scrollingElement.scrollWidth > innerWidth) list.push('wider than the screen: ' + document.scrollingElement.scrollWidth);
+	if (document.scrollingElement.scrollWidth > width) list.push('wider than the screen: ' + document.scrollingElement.scrollWidth);
 	const rgb = (text) => { const n = text.match(/[\d.]+/g).map(Number); return n.length > 3 ? n : [...n, 1]; };
 	const over = (a, b) => [0, 1, 2].map((i) => a[i] * a[3] + b[i] * (1 - a[3])).concat(1);
 	const behind = (e) => {
@@ -75,7 +77,7 @@ const audit = `(tag) => {
 		if (hidden(e)) continue;
 		const style = getComputedStyle(e);
 		const box = e.getBoundingClientRect();
-		if (box.width && (box.right > innerWidth + 1 || box.left < -1)) say('beyond the edge', e);
+		if (box.width && (box.right > width + 1 || box.left < -1)) say('beyond the edge', e);
 		if (style.overflowX === 'hidden' && e.scrollWidth > e.clientWidth + 1) say('cut off', e);
 		const own = [...e.childNodes].some((n) => n.nodeType === Node.TEXT_NODE && n.data.trim());
 		if (own) {
@@ -94,6 +96,31 @@ const audit = `(tag) => {
 	}
 	return list;
 }`
+
+func TestAuditSeesWhatIsWrong(t *testing.T) {
+	testnet.Need(t, "chromium")
+	s := browserFor(t, startGate(t, ""))
+	page := s.browser.Visit(t, "https://"+s.host+"/check", browser.View{Width: 390, Height: 844, Phone: true})
+	waitUntil(t, page, `document.getElementById('title').textContent`)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var complaints []string
+	err := page.Eval(ctx, `(() => {
+		const add = (tag, text, style) => { const e = document.createElement(tag); e.textContent = text; Object.assign(e.style, style); document.querySelector('main').append(e); };
+		add('p', 'pale', { color: '#bbb' });
+		add('div', 'wide', { width: '700px' });
+		add('button', '', { height: '12px', padding: 0 });
+		return (`+audit+`)('fr');
+	})()`, &complaints)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"the language is", "wider than the screen", "contrast 1.", "beyond the edge: <div", "no name: <button", "too small to touch: <button"} {
+		if !slices.ContainsFunc(complaints, func(c string) bool { return strings.HasPrefix(c, want) }) {
+			t.Errorf("no %q in %q", want, complaints)
+		}
+	}
+}
 
 // Signaling and media are told apart in one sentence, in the words of the page.
 func TestCheckPageTellsSignalingFromMedia(t *testing.T) {
@@ -168,8 +195,8 @@ func TestCheckPageKnowsAWarningThatWasClickedAway(t *testing.T) {
 	if r := got.row("certificate"); r.State != "bad" || !strings.Contains(r.Text, "TG-021") || !strings.Contains(r.Text, "自签名") {
 		t.Errorf("row certificate: %+v", r)
 	}
-	if got.Verdict != "bad" {
-		t.Errorf("verdict %s, want bad", got.Verdict)
+	if got.Verdict != "bad" || !strings.Contains(got.Text, "证书不受信任") {
+		t.Errorf("verdict %s, want bad for the certificate\n%s", got.Verdict, got.Text)
 	}
 }
 

@@ -242,7 +242,7 @@ async function testRelays(ways, video, test) {
   video.video.setAttribute('aria-label', t('row.video'));
   await test(video, async () => {
     const seen = await loop.video(video.video);
-    const values = { frames: seen.frames, way: t(...row.name), text: seen.error ?? '' };
+    const values = { frames: seen.frames, way: row.name, text: seen.error ?? '' };
     const time = ['ms', { ms: seen.ms }];
     if (seen.frames >= seen.needed) {
       return { state: 'ok', code: mediaCodes.video, time, facts: ['video.facts', values], values };
@@ -322,9 +322,10 @@ function conclude() {
 function sentence() {
   const state = Object.fromEntries(paths().map((p) => [p.name, p.state]));
   const dead = (name) => state[name] === 'bad';
+  if (dead('signaling') && !of('signaling').some((r) => r.state === 'bad') && of('page').some((r) => r.state === 'bad')) return 'sentence.certificate';
   if (dead('signaling')) {
     if (dead('media')) return 'sentence.both';
-    return of('signaling').some((r) => r.state === 'ok') && !of('page').some((r) => r.state === 'bad') ? 'sentence.signalingPart' : 'sentence.signaling';
+    return of('signaling').some((r) => r.state === 'ok') ? 'sentence.signalingPart' : 'sentence.signaling';
   }
   if (dead('media')) return state.signaling ? 'sentence.media' : 'sentence.mediaOnly';
   return 'sentence.logger';

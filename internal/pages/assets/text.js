@@ -45,10 +45,11 @@ export function languageButtons(show) {
 // tag is the language as HTML and Intl spell it.
 export const tag = () => (language === 'zh' ? 'zh-CN' : 'en');
 
-// t is the text of a key with {name} filled in. What is missing shows its key.
+// t is the text of a key with {name} filled in: a value, or [key, values] of
+// another text. What is missing shows its key.
 export function t(key, values = {}) {
   const text = tables[language]?.[key] ?? tables.en?.[key] ?? key;
-  return text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? '');
+  return text.replace(/\{(\w+)\}/g, (_, name) => (Array.isArray(values[name]) ? t(...values[name]) : values[name] ?? ''));
 }
 
 export const hasText = (key) => Boolean(tables.en?.[key]);
