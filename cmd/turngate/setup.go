@@ -85,6 +85,7 @@ type installer struct {
 	ask     func(question string) bool // nil: nobody is there to answer
 	check   func(ctx context.Context) (doctor.Report, error)
 	ready   func(ctx context.Context, socket string) error
+	clock   func() []doctor.Finding
 }
 
 func newSetupCommand(s streams) *cobra.Command {
@@ -211,6 +212,7 @@ func newInstaller(s streams, o setupOptions) (*installer, error) {
 		machine: machine.This(),
 		root:    os.Geteuid() == 0,
 		ready:   answers,
+		clock:   checkClock,
 	}
 	in.look = in.lookAround
 	in.check = in.checkAll

@@ -156,24 +156,25 @@ func (in *installer) awaitCertificate(ctx context.Context, p *installation) {
 	defer tick.Stop()
 	for said := false; ; {
 		st, err := askStatus(ctx, in.host.Path(p.cfg.Admin.Socket))
-		if err == nil {
-			missing := 0
-			for _, o := range st.ACME {
-				if o.NotAfter.IsZero() {
-					missing++
-				}
-				if o.Error != "" {
-					return // the check says it
-				}
+		if err != nil {
+			return // the check says it
+		}
+		missing := 0
+		for _, o := range st.ACME {
+			if o.Error != "" {
+				return // as well
 			}
-			if missing == 0 {
-				fmt.Fprintf(in.out, "%-14s issued for %s\n", "certificate", p.cfg.Domain)
-				return
+			if o.NotAfter.IsZero() {
+				missing++
 			}
-			if !said {
-				fmt.Fprintf(in.out, "%-14s waiting for the CA\n", "certificate")
-				said = true
-			}
+		}
+		switch {
+		case missing == 0:
+			fmt.Fprintf(in.out, "%-14s issued for %s\n", "certificate", p.cfg.Domain)
+			return
+		case !said:
+			fmt.Fprintf(in.out, "%-14s waiting for the CA\n", "certificate")
+			said = true
 		}
 		select {
 		case <-tick.C:

@@ -124,6 +124,11 @@ func (in *installer) plan(ctx context.Context, journal *setup.Journal) (*install
 // rest is what follows from a configuration.
 func (in *installer) rest(ctx context.Context, p *installation, n setup.Network, c certificate) error {
 	in.name(p, n)
+	for _, f := range in.clock() {
+		if f.Status >= doctor.Warn {
+			p.problem(f)
+		}
+	}
 	in.ports(ctx, p)
 	in.certify(p, c)
 	in.kernel(p)
@@ -228,11 +233,6 @@ func (in *installer) name(p *installation, n setup.Network) {
 			Do("correct the A record to %s, or name the address with --external-ip", p.choice.Addresses[0].Public))
 	}
 	p.facts = append(p.facts, setupStep{name: "name", what: []string{what}})
-	for _, f := range checkClock() {
-		if f.Status >= doctor.Warn {
-			p.problem(f)
-		}
-	}
 }
 
 // ports looks whether somebody else has what turngate will listen on.
@@ -251,7 +251,8 @@ func (in *installer) ports(ctx context.Context, p *installation) {
 		return
 	}
 	var list []string
-	for _, w := range wantedPorts(p.cfg) {
+	wanted := slices.SortedFunc(slices.Values(wantedPorts(p.cfg)), func(a, b wanted) int { return int(a.at.Port) - int(b.at.Port) })
+	for _, w := range wanted {
 		list = append(list, fmt.Sprintf("%d/%s", w.at.Port, w.network))
 		i := slices.IndexFunc(sockets, w.holds)
 		if i < 0 {
@@ -263,7 +264,6 @@ func (in *installer) ports(ctx context.Context, p *installation) {
 		}
 		p.problem(in.taken(w, name, pid))
 	}
-	slices.Sort(list)
 	list = slices.Compact(list)
 	what := fmt.Sprintf("%s; relays %d-%d/udp", strings.Join(list, ", "), p.cfg.TURN.MinPort, p.cfg.TURN.MaxPort)
 	if !slices.ContainsFunc(p.found, func(f doctor.Finding) bool { return f.Code == doctor.FirewallTaken }) {
