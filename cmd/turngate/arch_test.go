@@ -39,7 +39,7 @@ var mayImport = map[string][]string{
 	"turn/ports":     {},
 	"turn/userdb":    {},
 
-	"internal/edge":      {"internal/limit"},
+	"internal/edge":      {"internal/limit", "internal/poller"},
 	"internal/acme":      {},
 	"internal/poller":    {},
 	"internal/proxy":     {"internal/limit", "internal/poller"},
