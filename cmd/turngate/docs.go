@@ -35,6 +35,16 @@ func writeDocs(root *cobra.Command, dir string) error {
 	}
 	root.DisableAutoGenTag = true
 	root.CompletionOptions.HiddenDefaultCmd = true
+	var topics strings.Builder
+	for _, p := range topicPages(readManual()) {
+		fmt.Fprintf(&topics, "    %-16s %s\n", p.Name, p.Title)
+	}
+	root.Long = root.Short + `.
+
+The manual is in the program: "turngate help TOPIC" shows a topic, "turngate help 5501" what
+is known about a symptom, "turngate help TG-061" about a code of "turngate check". Topics:
+
+` + topics.String()
 	header := &doc.GenManHeader{Section: "8", Source: "turngate " + version, Manual: "turngate"}
 	if err := doc.GenManTree(root, header, pages); err != nil { // dated by SOURCE_DATE_EPOCH
 		return err

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/turngate/turngate/config"
+	"github.com/turngate/turngate/internal/manual"
 	"github.com/turngate/turngate/internal/testnet"
 )
 
@@ -210,6 +211,12 @@ func (h *documentHost) serveCloud(t *testing.T, ca *testnet.CA, names []string) 
 	t.Cleanup(func() { srv.Close(); <-done })
 }
 
+// bare are the documents that begin with a host where the package is installed. The
+// others are for one that was set up, as layout-2a says.
+var bare = []string{"README", "layout-2a", "layout-2b", "migrate", "operations"}
+
+const setUp = "turngate setup proxy.example.com --cert proxy.example.com.pem --key proxy.example.com.key --external-ip 14.3.3.3 --yes"
+
 // run does what the blocks say, in their order.
 func (h *documentHost) run(t *testing.T, blocks []block) {
 	var script strings.Builder
@@ -229,6 +236,9 @@ func (h *documentHost) run(t *testing.T, blocks []block) {
 		b    block
 	}
 	var expectations []expected
+	if !slices.Contains(bare, blocks[0].doc.Name) {
+		command(block{Block: manual.Block{Text: setUp}, doc: blocks[0].doc, words: map[string]string{}}, setUp)
+	}
 	for _, b := range blocks {
 		switch file := b.words["file"] + b.words["append"]; {
 		case file != "":

@@ -96,15 +96,16 @@ func readManual() *manual.Manual {
 	return m
 }
 
-// isTopic leaves out the map of the documents, in whose place there is the list.
-func isTopic(p *manual.Page) bool { return p.Name != "README" }
+// topicPages are the documents but the map of them, in whose place there is
+// the list.
+func topicPages(m *manual.Manual) []*manual.Page {
+	return slices.DeleteFunc(m.Pages(), func(p *manual.Page) bool { return p.Name == "README" })
+}
 
 func topicNames(m *manual.Manual) []string {
 	var names []string
-	for _, p := range m.Pages() {
-		if isTopic(p) {
-			names = append(names, p.Name)
-		}
+	for _, p := range topicPages(m) {
+		names = append(names, p.Name)
 	}
 	return names
 }
@@ -122,10 +123,8 @@ func commandNames(root *cobra.Command) []string {
 // writeTopics lists the documents, as cobra lists the commands.
 func writeTopics(w io.Writer, m *manual.Manual) {
 	fmt.Fprintln(w, "\nTopics (turngate help TOPIC, also a symptom like 5501 or a code like TG-061):")
-	for _, p := range m.Pages() {
-		if isTopic(p) {
-			fmt.Fprintf(w, "  %-16s %s\n", p.Name, p.Title)
-		}
+	for _, p := range topicPages(m) {
+		fmt.Fprintf(w, "  %-16s %s\n", p.Name, p.Title)
 	}
 }
 

@@ -187,12 +187,17 @@ func (p *Page) inline(n node, style Style) string {
 				b.WriteString(p.inline(c, style))
 			}
 		case *ast.Link:
-			shown := p.inline(c, style)
-			b.WriteString(shown)
+			shown, where := p.inline(c, style), ""
 			if style.Link != nil {
-				if where := style.Link(string(c.Destination)); where != "" && where != shown {
-					b.WriteString(" (" + where + ")")
-				}
+				where = style.Link(string(c.Destination))
+			}
+			switch {
+			case where == "" || where == shown:
+				b.WriteString(shown)
+			case strings.HasSuffix(shown, ".md"): // a name of no use where there are no files
+				b.WriteString(where)
+			default:
+				b.WriteString(shown + " (" + where + ")")
 			}
 		case *ast.AutoLink:
 			b.Write(c.URL(p.src))
