@@ -201,10 +201,11 @@ const ProxyFromEnv = "env"
 
 // Signaling is a WebSocket route.
 type Signaling struct {
-	Path     string   `toml:"path" reload:"live"` // with and without the final slash is the same route
-	Preset   string   `toml:"preset" reload:"live"`
-	Upstream []Target `toml:"upstream" reload:"live"`
-	Balance  string   `toml:"balance" reload:"live"` // "order", "client_ip", "query:NAME" or "least_connections"
+	Path     string       `toml:"path" reload:"live"`   // with and without the final slash is the same route
+	Listen   []ListenAddr `toml:"listen" reload:"live"` // empty: those of [https]
+	Preset   string       `toml:"preset" reload:"live"`
+	Upstream []Target     `toml:"upstream" reload:"live"`
+	Balance  string       `toml:"balance" reload:"live"` // "order", "client_ip", "query:NAME" or "least_connections"
 
 	HealthCheck    string   `toml:"health_check" reload:"live" one:"off|connect|websocket"`
 	HealthInterval Duration `toml:"health_interval" reload:"live"`
@@ -233,18 +234,19 @@ type Signaling struct {
 
 // Logger is a route for log reports: plain HTTP requests.
 type Logger struct {
-	Path        string     `toml:"path" reload:"live"`
-	Preset      string     `toml:"preset" reload:"live"`
-	Upstream    []*url.URL `toml:"upstream" reload:"live"` // empty with preset trtc: by sdkappid
-	XFF         string     `toml:"xff" reload:"live" one:"replace|append"`
-	Origins     []string   `toml:"origins" reload:"live"`
-	SDKAppIDs   []uint64   `toml:"sdk_app_ids" reload:"live"`
-	MaxBody     Size       `toml:"max_body" reload:"live"`
-	Timeout     Duration   `toml:"timeout" reload:"live"`
-	KeepCookies bool       `toml:"keep_cookies" reload:"live"`
-	Spool       Size       `toml:"spool" reload:"live"`        // 0: none
-	SpoolStatus int        `toml:"spool_status" reload:"live"` // 2xx
-	SpoolAge    Duration   `toml:"spool_age" reload:"live"`
+	Path        string       `toml:"path" reload:"live"`
+	Listen      []ListenAddr `toml:"listen" reload:"live"` // empty: those of [https]
+	Preset      string       `toml:"preset" reload:"live"`
+	Upstream    []*url.URL   `toml:"upstream" reload:"live"` // empty with preset trtc: by sdkappid
+	XFF         string       `toml:"xff" reload:"live" one:"replace|append"`
+	Origins     []string     `toml:"origins" reload:"live"`
+	SDKAppIDs   []uint64     `toml:"sdk_app_ids" reload:"live"`
+	MaxBody     Size         `toml:"max_body" reload:"live"`
+	Timeout     Duration     `toml:"timeout" reload:"live"`
+	KeepCookies bool         `toml:"keep_cookies" reload:"live"`
+	Spool       Size         `toml:"spool" reload:"live"`        // 0: none
+	SpoolStatus int          `toml:"spool_status" reload:"live"` // 2xx
+	SpoolAge    Duration     `toml:"spool_age" reload:"live"`
 	Reach       Reach
 }
 
@@ -309,16 +311,41 @@ func (c *Config) UsesTRTC() bool {
 func (c *Config) LogRoutes() []Logger {
 	routes := slices.Clone(c.Logger)
 	for _, s := range c.Signaling {
-		taken := slices.ContainsFunc(c.Logger, func(l Logger) bool { return trim(l.Path) == trim(s.Path) })
+		taken := slices.ContainsFunc(c.Logger, func(l Logger) bool { return trim(l.Path) == trim(s.Path) && Meet(l.Listen, s.Listen) })
 		if !IsWatchRTC(s.Preset) || taken {
 			continue
 		}
 		var l Logger
 		l.reset(s.Preset)
-		l.Path, l.Upstream, l.XFF, l.Origins, l.KeepCookies, l.Reach = s.Path, URLs(s.Upstream), s.XFF, s.Origins, s.KeepCookies, s.Reach.Reach
+		l.Path, l.Listen = s.Path, s.Listen
+		l.Upstream, l.XFF, l.Origins, l.KeepCookies, l.Reach = URLs(s.Upstream), s.XFF, s.Origins, s.KeepCookies, s.Reach.Reach
 		routes = append(routes, l)
 	}
 	return routes
+}
+
+// RouteListeners are the listeners that routes have for themselves, each once.
+func (c *Config) RouteListeners() []ListenAddr {
+	var all []ListenAddr
+	add := func(list []ListenAddr) {
+		for _, l := range list {
+			if !slices.Contains(all, l) {
+				all = append(all, l)
+			}
+		}
+	}
+	for _, r := range c.Signaling {
+		add(r.Listen)
+	}
+	for _, r := range c.Logger {
+		add(r.Listen)
+	}
+	return all
+}
+
+// Meet reports whether two routes with these listeners answer at the same place.
+func Meet(a, b []ListenAddr) bool {
+	return len(a) == 0 && len(b) == 0 || slices.ContainsFunc(a, func(l ListenAddr) bool { return slices.Contains(b, l) })
 }
 
 // File is the name of the file that was loaded, or "".

@@ -16,6 +16,7 @@ var Reserved = []string{"/healthz", "/readyz", "/.well-known"}
 type claim struct {
 	key  string
 	path string // as written
+	at   []ListenAddr
 	kind string // "check", "signaling", "logger", "trtc" or "api"
 }
 
@@ -74,15 +75,15 @@ func (c *checker) logger() {
 func (c *checker) claims() []claim {
 	var list []claim
 	for i, r := range c.cfg.Signaling {
-		list = append(list, claim{child(element("signaling", i), "path"), r.Path, "signaling"})
+		list = append(list, claim{child(element("signaling", i), "path"), r.Path, r.Listen, "signaling"})
 	}
 	for i, r := range c.cfg.Logger {
-		list = append(list, claim{child(element("logger", i), "path"), r.Path, "logger"})
+		list = append(list, claim{child(element("logger", i), "path"), r.Path, r.Listen, "logger"})
 	}
 	if t := c.cfg.TRTC; c.cfg.UsesTRTC() {
-		list = append(list, claim{"trtc.schedule", t.Schedule, "trtc"}, claim{"trtc.unified", t.Unified, "trtc"})
+		list = append(list, claim{"trtc.schedule", t.Schedule, nil, "trtc"}, claim{"trtc.unified", t.Unified, nil, "trtc"})
 	}
-	list = append(list, claim{"turn.api.path", c.cfg.TURN.API.Path, "api"}, claim{"check.path", c.cfg.Check.Path, "check"})
+	list = append(list, claim{"turn.api.path", c.cfg.TURN.API.Path, nil, "api"}, claim{"check.path", c.cfg.Check.Path, nil, "check"})
 	return slices.DeleteFunc(list, func(a claim) bool {
 		// Without its preset a route has no path; and an empty path of [trtc],
 		// [turn.api] or [check] is no route.
@@ -110,12 +111,18 @@ func (c *checker) paths() {
 		}
 		if page := trim(c.cfg.Check.Path); a.kind == "check" {
 			continue // who is in its way has been told
-		} else if page != "" && within(a.path, page) {
+		} else if page != "" && len(a.at) == 0 && within(a.path, page) {
 			c.err(a.key, fmt.Sprintf("%q is a path of the check page", a.path), "choose another one, or move the page with check.path")
 		}
 		for _, b := range claims[:i] {
 			shared := a.kind == "logger" && b.kind == "signaling"
-			if trim(a.path) != trim(b.path) || shared {
+			if trim(a.path) != trim(b.path) || !Meet(a.at, b.at) {
+				continue
+			}
+			if shared {
+				if !slices.Equal(a.at, b.at) {
+					c.err(strings.TrimSuffix(a.key, "path")+"listen", fmt.Sprintf("%q of %s%s answers on other listeners", b.path, b.key, c.onLine(b.key)), "write the same list for both, or another path")
+				}
 				continue
 			}
 			c.err(a.key, fmt.Sprintf("%q is taken by %s%s", a.path, b.key, c.onLine(b.key)), "choose another path; with and without the final slash is the same one")

@@ -86,6 +86,23 @@ func (c *checker) listeners() {
 	for i, l := range c.cfg.TURN.Listen {
 		all = append(all, open{element("turn.listen", i), l})
 	}
+	own := make(map[ListenAddr]bool) // routes may share one
+	list := func(at string, listen []ListenAddr) {
+		for i, l := range listen {
+			if key := element(child(at, "listen"), i); l.IsZero() || !own[l] {
+				all = append(all, open{key, l})
+			} else if slices.Contains(listen[:i], l) {
+				c.err(key, fmt.Sprintf("%s stands in the list twice", l), "remove one")
+			}
+			own[l] = true
+		}
+	}
+	for i, r := range c.cfg.Signaling {
+		list(element("signaling", i), r.Listen)
+	}
+	for i, r := range c.cfg.Logger {
+		list(element("logger", i), r.Listen)
+	}
 	if m := c.cfg.Admin.Metrics; !m.IsZero() {
 		all = append(all, open{"admin.metrics", m})
 		if m.Wildcard() || !m.Addr.IsLoopback() && !isPrivate(m.Addr) {
@@ -113,6 +130,9 @@ func (c *checker) listeners() {
 				continue
 			}
 			fix := "change one of the two"
+			if b.key != a.key && strings.HasPrefix(b.key, "https.") && (strings.HasPrefix(a.key, "signaling[") || strings.HasPrefix(a.key, "logger[")) {
+				fix = "a listener of a route is for routes that name it: choose another port, or remove it here to share those of [https]"
+			}
 			if strings.HasPrefix(a.key, "turn.") && strings.HasPrefix(b.key, "https.") {
 				if a.addr == b.addr {
 					continue // TCP is shared, and UDP is TURN's alone

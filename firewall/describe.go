@@ -168,6 +168,8 @@ func (o Opening) reason() string {
 	switch role {
 	case RoleHTTPS:
 		return "wss, https, TURN over TLS and TCP"
+	case RoleRoutes:
+		return "wss and https of routes on a port of their own"
 	case RoleTURN:
 		return "TURN over " + strings.ToUpper(o.Proto)
 	case RoleACME:

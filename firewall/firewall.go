@@ -40,6 +40,7 @@ func (p Ports) String() string {
 // Roles of listeners.
 const (
 	RoleHTTPS   = "https"   // wss, https, TURN over TLS and TCP
+	RoleRoutes  = "routes"  // wss and https of some routes
 	RoleTURN    = "turn"    // TURN over UDP and TCP
 	RoleACME    = "acme"    // http-01
 	RoleMetrics = "metrics" // for Prometheus: opened to Options.Monitoring only

@@ -23,7 +23,7 @@ var services = []string{clientService, publicService, metricsService}
 func (o Opening) service() string {
 	role, _, _ := strings.Cut(o.Key, "-")
 	switch role {
-	case RoleHTTPS, RoleTURN:
+	case RoleHTTPS, RoleRoutes, RoleTURN:
 		return clientService
 	case RoleMetrics:
 		return metricsService

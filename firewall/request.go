@@ -189,6 +189,10 @@ func (w *writer) inbound() {
 			w.row(&w.r.In, in, w.clients(), to, port, proto, Needed, w.t(
 				"Signaling (WebSocket over TLS) and log reports of the calls (HTTPS); also media over TLS or TCP (TURN) where UDP does not pass",
 				"通话信令(基于 TLS 的 WebSocket)与日志上报(HTTPS);UDP 不通时也承载 TLS/TCP 媒体(TURN)"))
+		case RoleRoutes:
+			w.row(&w.r.In, in, w.clients(), to, port, proto, Needed, w.t(
+				"Signaling (WebSocket over TLS) or log reports (HTTPS) of some services, which have this port for themselves",
+				"部分服务的信令(基于 TLS 的 WebSocket)或日志上报(HTTPS)专用端口"))
 		case RoleTURN:
 			if l.Proto == "udp" {
 				need := Needed

@@ -43,7 +43,8 @@ type Options struct {
 
 // A Route binds a path to upstreams. The zero value of every limit means its default.
 type Route struct {
-	Path string // "/logger" or "/logger/": owns "/logger", "/logger/..." and nothing else
+	Path   string   // "/logger" or "/logger/": owns "/logger", "/logger/..." and nothing else
+	Listen []string // where alone it answers, see [proxy.ListenerOf]; empty: wherever no route does so
 
 	// Upstreams are base URLs in order of preference. Without them TRTC's own are used:
 	// apisgp.my-imcloud.com for an sdkappid below 1,400,000,000, otherwise yun.tim.qq.com;
@@ -127,7 +128,7 @@ func (s *Server) Reconfigure(opt Options) error {
 	for i := range opt.Routes {
 		rt, err := newRoute(&opt.Routes[i])
 		if err == nil {
-			err = t.router.Add(opt.Routes[i].Path, rt)
+			err = t.router.Add(opt.Routes[i].Listen, opt.Routes[i].Path, rt)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("logger route %s: %w", opt.Routes[i].Path, err))
@@ -177,7 +178,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, "", http.StatusBadRequest, "bad_target", "bad request target")
 		return
 	}
-	rt, rest, ok := s.table.Load().router.Match(path)
+	rt, rest, ok := s.table.Load().router.Match(proxy.ListenerOf(r.Context()), path)
 	if !ok {
 		s.refuse(w, r, "", http.StatusNotFound, "not_found", "not found")
 		return
@@ -210,7 +211,7 @@ type route struct {
 
 func newRoute(o *Route) (*route, error) {
 	rt := &route{
-		name: o.Path, headers: o.Headers, appIDs: proxy.NewAppIDs(o.SDKAppIDs), repeatable: o.Repeatable, keepCORS: o.KeepCORS,
+		name: proxy.RouteName(o.Listen, o.Path), headers: o.Headers, appIDs: proxy.NewAppIDs(o.SDKAppIDs), repeatable: o.Repeatable, keepCORS: o.KeepCORS,
 		spool: o.Spool, spoolStatus: o.SpoolStatus, spoolAge: o.SpoolAge,
 		maxBody: o.MaxBody, readTimeout: o.ReadTimeout, wait: o.Wait, writeTimeout: o.WriteTimeout,
 	}

@@ -124,7 +124,7 @@ func (v *visit) log(took time.Duration, broken bool) {
 	if v.trace.Taken() {
 		return
 	}
-	attrs := append([]slog.Attr{slog.String("route", v.place.path), slog.Any("client", v.client)}, v.trace.About...)
+	attrs := append([]slog.Attr{slog.String("route", v.place.name), slog.Any("client", v.client)}, v.trace.About...)
 	status := v.status
 	if v.taken != nil {
 		status = http.StatusSwitchingProtocols

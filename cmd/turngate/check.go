@@ -248,7 +248,7 @@ func (o *checkOptions) serverPaths(ctx context.Context, cfg *config.Config, st s
 	var checks []doctor.Check
 	if len(cfg.HTTPS.Listen) > 0 {
 		var err error
-		if checked, err = o.ownSite(cfg, st, addresses); err != nil {
+		if checked, err = o.ownSite(cfg.HTTPS.Listen[0], st, addresses); err != nil {
 			return nil, err
 		}
 		checks = append(checks, doctor.Check{Name: "HTTPS", Group: doctor.Access, Run: checked.checkWeb})
@@ -270,6 +270,11 @@ func (o *checkOptions) serverPaths(ctx context.Context, cfg *config.Config, st s
 			}
 			for i := range routes {
 				routes[i].clock = &clock
+				if own := routes[i].listen; len(own) > 0 {
+					if routes[i].site, err = o.ownSite(own[0], st.at(own), addresses); err != nil {
+						return nil, err
+					}
+				}
 			}
 			checks = append(checks, doctor.Check{Name: k.a.what, Group: k.group, Run: func(ctx context.Context) []doctor.Finding {
 				return k.a.checkRoutes(ctx, routes, checked)
@@ -293,9 +298,9 @@ const (
 	turnWait = 10 * time.Second
 )
 
-// ownSite is the site as it is reached from this host, whatever DNS says.
-func (o *checkOptions) ownSite(cfg *config.Config, st site, addresses []turn.Address) (*checkedSite, error) {
-	at := dialAt(cfg.HTTPS.Listen[0], addresses)
+// ownSite is the site as a listener of it is reached from this host, whatever DNS says.
+func (o *checkOptions) ownSite(l config.ListenAddr, st site, addresses []turn.Address) (*checkedSite, error) {
+	at := dialAt(l, addresses)
 	host := trimBrackets(st.host)
 	name := net.JoinHostPort(host, strconv.Itoa(int(st.https)))
 	up, err := proxy.ParseUpstream("https://" + name)

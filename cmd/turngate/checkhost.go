@@ -90,6 +90,9 @@ func wantedPorts(cfg *config.Config) (list []wanted) {
 	for _, l := range cfg.HTTPS.Listen {
 		list = append(list, wanted{"tcp", l, "https.listen"})
 	}
+	for _, l := range cfg.RouteListeners() {
+		list = append(list, wanted{"tcp", l, "listen of a route"})
+	}
 	for _, l := range cfg.TURN.Listen {
 		list = append(list, wanted{"tcp", l, "turn.listen"}, wanted{"udp", l, "turn.listen"})
 	}

@@ -98,11 +98,11 @@ func protocol(r *http.Request) string {
 }
 
 // checkRoutes lists the routes that a browser can try: every one but those that
-// only a trusted proxy may use.
+// only a trusted proxy may use, and those on listeners of their own, where the page is not.
 func checkRoutes(cfg *config.Config) []pages.Route {
 	var list []pages.Route
 	for _, r := range cfg.Signaling {
-		if r.Mode == config.ModeHeaders {
+		if r.Mode == config.ModeHeaders || len(r.Listen) > 0 {
 			continue
 		}
 		route := pages.Route{Kind: pages.Signaling, Name: r.Path, Path: r.Path, Origin: someOrigin(r.Origins)}
@@ -117,6 +117,9 @@ func checkRoutes(cfg *config.Config) []pages.Route {
 		list = append(list, route)
 	}
 	for _, r := range cfg.Logger {
+		if len(r.Listen) > 0 {
+			continue
+		}
 		route := pages.Route{Kind: pages.Logger, Name: r.Path, Path: r.Path, Origin: someOrigin(r.Origins), Upstreams: hosts(r.Upstream)}
 		if r.Preset == config.PresetTRTC {
 			// As the SDK asks, but with a command that the collector does not know.

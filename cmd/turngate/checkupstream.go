@@ -26,9 +26,11 @@ import (
 // checkedRoute is a route of turngate with the upstreams behind it.
 type checkedRoute struct {
 	path      string // with a final slash, below it the check asks
-	rest      string // what is asked for behind path
-	query     string // with its question mark, no secret in it
-	origin    string // of the page
+	listen    []config.ListenAddr
+	site      *checkedSite // that has the listeners of the route; nil: the one of all
+	rest      string       // what is asked for behind path
+	query     string       // with its question mark, no secret in it
+	origin    string       // of the page
 	trtc      bool
 	appID     uint64 // in the form for a scheduler
 	upstreams []*proxy.Upstream
@@ -51,7 +53,7 @@ func signalingRoutes(cfg *config.Config, d dialers) ([]checkedRoute, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.path, c.origin, c.trtc = r.Path, pageOrigin(cfg, r.Origins), r.Preset == config.PresetTRTC
+		c.path, c.listen, c.origin, c.trtc = r.Path, r.Listen, pageOrigin(cfg, r.Origins), r.Preset == config.PresetTRTC
 		c.wait += time.Duration(r.Reach.HandshakeTimeout)
 		if c.trtc {
 			c.query = signalQuery(appID(r.SDKAppIDs))
@@ -76,7 +78,7 @@ func logRoutes(cfg *config.Config, d dialers) ([]checkedRoute, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.path, c.origin, c.trtc = r.Path, pageOrigin(cfg, r.Origins), r.Preset == config.PresetTRTC
+		c.path, c.listen, c.origin, c.trtc = r.Path, r.Listen, pageOrigin(cfg, r.Origins), r.Preset == config.PresetTRTC
 		c.wait += time.Duration(r.Timeout)
 		if c.trtc {
 			c.rest, c.query = reportPath, reportQuery(appID(r.SDKAppIDs))
@@ -309,6 +311,7 @@ func (a asks) checkRoutes(ctx context.Context, routes []checkedRoute, site *chec
 func (a asks) checkRoute(ctx context.Context, r checkedRoute, site *checkedSite) []doctor.Finding {
 	ctx, cancel := context.WithTimeout(ctx, r.wait)
 	defer cancel()
+	site = cmp.Or(r.site, site)
 	found := make([]doctor.Finding, len(r.upstreams))
 	dates := make([]time.Duration, len(r.upstreams))
 	var through passage

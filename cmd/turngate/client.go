@@ -54,6 +54,14 @@ func firstPort(list []config.ListenAddr) uint16 {
 	return list[i].Port
 }
 
+// at is the site as it is reached by the listeners of a route; without any it is the whole.
+func (s site) at(own []config.ListenAddr) site {
+	if len(own) > 0 {
+		s.https = firstPort(own)
+	}
+	return s
+}
+
 // web is the authority of https and wss URLs: without the port if it is 443.
 func (s site) web() string {
 	if s.https == 443 || s.https == 0 {
@@ -230,9 +238,9 @@ func trtcURLs(s site) (string, error) {
 	if i < 0 {
 		return "", errors.New(`no [[signaling]] route has preset "trtc"; add one, or use --unified`)
 	}
-	text := fmt.Sprintf("  websocketProxy: %s,\n", js("wss://"+s.web()+s.cfg.Signaling[i].Path))
+	text := fmt.Sprintf("  websocketProxy: %s,\n", js("wss://"+s.at(s.cfg.Signaling[i].Listen).web()+s.cfg.Signaling[i].Path))
 	if i := slices.IndexFunc(s.cfg.Logger, func(r config.Logger) bool { return r.Preset == config.PresetTRTC }); i >= 0 {
-		text += fmt.Sprintf("  loggerProxy: %s,\n", js("https://"+s.web()+trimSlash(s.cfg.Logger[i].Path)))
+		text += fmt.Sprintf("  loggerProxy: %s,\n", js("https://"+s.at(s.cfg.Logger[i].Listen).web()+trimSlash(s.cfg.Logger[i].Path)))
 	}
 	if p := s.cfg.TRTC.Schedule; p != "" {
 		text += fmt.Sprintf("  scheduleProxy: %s,\n", js(s.web()+trimSlash(p)))
@@ -289,7 +297,7 @@ func watchRTCSnippet(s site, _ clientOptions, _ time.Time) (string, error) {
 		for _, r := range s.cfg.Signaling {
 			if r.Preset == e.preset {
 				fmt.Fprintf(&b, "// %s: %s\nwatchRTC.init({\n  rtcApiKey: %s,\n  rtcRoomId: 'YOUR_ROOM',\n  rtcPeerId: 'YOUR_PEER',\n  proxyUrl: %s,\n});\n",
-					e.preset, e.about, js(e.key+"YOUR_API_KEY"), js("wss://"+s.web()+trimSlash(r.Path)))
+					e.preset, e.about, js(e.key+"YOUR_API_KEY"), js("wss://"+s.at(r.Listen).web()+trimSlash(r.Path)))
 			}
 		}
 	}

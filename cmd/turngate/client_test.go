@@ -63,6 +63,8 @@ func TestClientPrintsWhatToPaste(t *testing.T) {
 		"client-ports-trtc-v4.js":    "trtc -c testdata/client-ports.toml --v4",
 		"client-ports-unified.js":    "trtc -c testdata/client-ports.toml --unified",
 		"client-ports-unified-v4.js": "trtc -c testdata/client-ports.toml --unified --v4",
+		"client-listen-trtc.js":      "trtc -c testdata/client-listen.toml",
+		"client-listen-watchrtc.js":  "watchrtc -c testdata/client-listen.toml",
 		"client-ports-plain.js":      "plain -c testdata/client-ports.toml --host 192.0.2.1",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -31,7 +31,11 @@ func TestConfigurationsBecomeFirewallRequests(t *testing.T) {
 			[[signaling]]
 			preset = "trtc"
 			[[signaling]]
-			preset = "watchrtc"`,
+			preset = "watchrtc"
+			[[signaling]]
+			path = "/"
+			listen = [":8443"]
+			upstream = ["https://qrator.example.com/"]`,
 		"intranet": `
 			layout = "intranet"
 			domain = "turn.corp.example"

@@ -36,6 +36,7 @@ type front struct {
 // place is a path and who serves it.
 type place struct {
 	path    string
+	name    string // in metrics and the access log
 	handler http.Handler
 	exact   bool // the path alone, nothing below it
 	anybody bool // under any name: for balancers that look whether we live
@@ -73,7 +74,7 @@ type visit struct {
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	v := &visit{front: f, answer: answer{ResponseWriter: w}, began: time.Now(), client: f.trust.Client(r), place: place{path: "other"}}
+	v := &visit{front: f, answer: answer{ResponseWriter: w}, began: time.Now(), client: f.trust.Client(r), place: place{name: "other"}}
 	if f.access != nil {
 		r = v.follow(r)
 	}
@@ -87,7 +88,7 @@ func (v *visit) serve(r *http.Request) {
 	path, query, err := proxy.SplitTarget(proxy.RawTarget(r))
 	if err == nil {
 		v.query = query
-		if p, rest, ok := v.router.Match(path); ok && (rest == "" || !p.exact) {
+		if p, rest, ok := v.router.Match(proxy.ListenerOf(r.Context()), path); ok && (rest == "" || !p.exact) {
 			v.place = p
 		}
 		r = v.probed(r, path)
@@ -161,8 +162,8 @@ func (v *visit) end(whole bool) {
 	default: // net/http says so
 		v.status, code = http.StatusOK, "2xx"
 	}
-	v.metrics.requests.WithLabelValues(v.place.path, code).Inc()
-	v.metrics.seconds.WithLabelValues(v.place.path).Observe(took.Seconds())
+	v.metrics.requests.WithLabelValues(v.place.name, code).Inc()
+	v.metrics.seconds.WithLabelValues(v.place.name).Observe(took.Seconds())
 	v.endProbe()
 	if v.access != nil {
 		v.log(took, !whole)

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -15,6 +17,7 @@ import (
 func (a *app) newHTTP(cfg *config.Config) {
 	a.http = &http.Server{
 		Handler:           http.HandlerFunc(a.serveHTTP),
+		BaseContext:       func(l net.Listener) context.Context { return l.(namedListener).context() },
 		ReadHeaderTimeout: time.Duration(cfg.HTTPS.HeaderTimeout),
 		IdleTimeout:       75 * time.Second,
 		MaxHeaderBytes:    32 << 10,
@@ -82,31 +85,37 @@ func (a *app) newFront(p *plan) *front {
 		names: newSiteNames(p.cfg), trust: proxy.Trust(p.cfg.HTTPS.TrustedProxies),
 		limits: a.httpLimits, metrics: a.httpMetrics, certs: a.certs, access: p.access,
 	}
-	add := func(pl place) {
-		if err := f.router.Add(pl.path, pl); err != nil { // the configuration was checked
+	serve := func(at []string, pl place) {
+		if pl.name == "" {
+			pl.name = pl.path
+		}
+		if err := f.router.Add(at, pl.path, pl); err != nil { // the configuration was checked
 			a.log.Error("route not served", "path", pl.path, "err", err)
 		}
 	}
+	add := func(pl place) { serve(nil, pl) }
 	taken := make(map[string]bool)
+	route := func(at []string, path string, handler http.Handler) {
+		name := proxy.RouteName(at, path)
+		taken[trimSlash(name)] = true
+		serve(at, place{path: path, name: name, handler: handler})
+	}
 	for _, r := range p.signaling.Routes {
-		taken[trimSlash(r.Path)] = true
-		add(place{path: r.Path, handler: a.signaling})
+		route(r.Listen, r.Path, a.signaling)
 	}
 	for _, r := range p.inspect.Routes {
-		taken[trimSlash(r.Path)] = true
-		add(place{path: r.Path, handler: a.inspect})
+		route(r.Listen, r.Path, a.inspect)
 	}
 	if s := p.signaling.Schedule; s != nil {
 		for _, path := range []string{s.Path, s.Unified} {
 			if path != "" {
-				taken[trimSlash(path)] = true
-				add(place{path: path, handler: a.signaling})
+				route(nil, path, a.signaling)
 			}
 		}
 	}
 	for _, r := range p.logger.Routes {
-		if !taken[trimSlash(r.Path)] { // else it is reached through signaling
-			add(place{path: r.Path, handler: a.logger})
+		if !taken[trimSlash(proxy.RouteName(r.Listen, r.Path))] { // else it is reached through signaling
+			route(r.Listen, r.Path, a.logger)
 		}
 	}
 	if p.ice != nil {
@@ -115,8 +124,14 @@ func (a *app) newFront(p *plan) *front {
 	if f.check = p.check; f.check != nil {
 		add(place{path: f.check.path, handler: f.check})
 	}
-	add(place{path: "/healthz", handler: http.HandlerFunc(healthz), exact: true, anybody: true})
-	add(place{path: "/readyz", handler: http.HandlerFunc(a.readyz), exact: true, anybody: true})
+	everywhere := func(pl place) {
+		add(pl)
+		if own := f.router.Listeners(); len(own) > 0 {
+			serve(own, pl)
+		}
+	}
+	everywhere(place{path: "/healthz", handler: http.HandlerFunc(healthz), exact: true, anybody: true})
+	everywhere(place{path: "/readyz", handler: http.HandlerFunc(a.readyz), exact: true, anybody: true})
 	return f
 }
 

@@ -63,6 +63,9 @@ func firewallListeners(cfg *config.Config, o *firewall.Options) {
 	for _, l := range cfg.HTTPS.Listen {
 		add(firewall.RoleHTTPS, "tcp", l)
 	}
+	for _, l := range cfg.RouteListeners() {
+		add(firewall.RoleRoutes, "tcp", l)
+	}
 	for _, l := range cfg.TURN.Listen {
 		add(firewall.RoleTURN, "udp", l)
 		// On an address of [https] TURN over TCP shares its listener.

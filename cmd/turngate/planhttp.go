@@ -22,10 +22,7 @@ import (
 // and everything else goes on to logger.
 func (a *app) signalingOptions(cfg *config.Config, d dialers) (signaling.Options, error) {
 	o := signaling.Options{Log: a.log}
-	logs := make(map[string]bool)
-	for _, r := range cfg.LogRoutes() {
-		logs[trimSlash(r.Path)] = true
-	}
+	logs := a.logPlaces(cfg)
 	for _, r := range cfg.Signaling {
 		if r.Mode != config.ModeTunnel {
 			continue // see inspectOptions
@@ -34,9 +31,7 @@ func (a *app) signalingOptions(cfg *config.Config, d dialers) (signaling.Options
 		if err != nil {
 			return o, err
 		}
-		if logs[trimSlash(r.Path)] {
-			route.Plain = lateLogger{a}
-		}
+		route.Plain = logs[trimSlash(proxy.RouteName(route.Listen, route.Path))]
 		o.Routes = append(o.Routes, route)
 	}
 	if !cfg.UsesTRTC() || cfg.TRTC.Schedule == "" && cfg.TRTC.Unified == "" {
@@ -52,6 +47,7 @@ func entryRoute(cfg *config.Config, r config.Signaling, d dialers) (entry.Route,
 	dialer, err := d.get(r.Reach.Reach)
 	route := entry.Route{
 		Path:             r.Path,
+		Listen:           names(r.Listen),
 		Targets:          targets(r.Upstream),
 		Balance:          r.Balance,
 		Dialer:           dialer,
@@ -141,7 +137,7 @@ func (a *app) schedule(cfg *config.Config, d dialers) (*signaling.Schedule, erro
 	if err != nil {
 		return nil, err
 	}
-	route.Origins, route.SDKAppIDs = cfg.TRTC.Origins, cfg.TRTC.SDKAppIDs
+	route.Origins, route.SDKAppIDs, route.Listen = cfg.TRTC.Origins, cfg.TRTC.SDKAppIDs, nil
 	s := &signaling.Schedule{
 		Path:          cfg.TRTC.Schedule,
 		Unified:       cfg.TRTC.Unified,
@@ -153,7 +149,7 @@ func (a *app) schedule(cfg *config.Config, d dialers) (*signaling.Schedule, erro
 		Logs:          lateLogger{a},
 	}
 	for _, r := range cfg.Logger {
-		if r.Preset == config.PresetTRTC {
+		if r.Preset == config.PresetTRTC && len(r.Listen) == 0 {
 			s.LoggerPath = r.Path
 			break
 		}
@@ -203,7 +199,7 @@ func loggerOptions(cfg *config.Config, d dialers, log *slog.Logger) (logger.Opti
 	}
 	routes := cfg.LogRoutes()
 	if cfg.UsesTRTC() && cfg.TRTC.Unified != "" {
-		unified.Path, unified.Preset = cfg.TRTC.Unified, config.PresetTRTC
+		unified.Path, unified.Preset, unified.Listen = cfg.TRTC.Unified, config.PresetTRTC, nil
 		unified.Origins, unified.SDKAppIDs = cfg.TRTC.Origins, cfg.TRTC.SDKAppIDs
 		routes = append(routes, unified)
 	}
@@ -214,6 +210,7 @@ func loggerOptions(cfg *config.Config, d dialers, log *slog.Logger) (logger.Opti
 		}
 		o.Routes = append(o.Routes, logger.Route{
 			Path:       r.Path,
+			Listen:     names(r.Listen),
 			Upstreams:  texts(r.Upstream),
 			Dialer:     dialer,
 			Headers:    headers(cfg, r.XFF, r.KeepCookies, false),
@@ -230,6 +227,25 @@ func loggerOptions(cfg *config.Config, d dialers, log *slog.Logger) (logger.Opti
 		})
 	}
 	return o, nil
+}
+
+// logPlaces are the log routes by name. A WebSocket route of the same name has what asks
+// for no WebSocket served by the logger.
+func (a *app) logPlaces(cfg *config.Config) map[string]http.Handler {
+	all := make(map[string]http.Handler)
+	for _, r := range cfg.LogRoutes() {
+		all[trimSlash(proxy.RouteName(names(r.Listen), r.Path))] = lateLogger{a}
+	}
+	return all
+}
+
+// names are what listeners are called by routes.
+func names(list []config.ListenAddr) []string {
+	var all []string
+	for _, l := range list {
+		all = append(all, l.String())
+	}
+	return all
 }
 
 // lateLogger is the logger of the app, which the signaling room is made before.

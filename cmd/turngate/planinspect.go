@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/turngate/turngate/config"
+	"github.com/turngate/turngate/internal/proxy"
 	"github.com/turngate/turngate/signaling/inspect"
 )
 
@@ -13,10 +14,7 @@ import (
 // a log route may share a path as any signaling route.
 func (a *app) inspectOptions(cfg *config.Config, d dialers) (inspect.Options, error) {
 	o := inspect.Options{Log: a.log}
-	logs := make(map[string]bool)
-	for _, r := range cfg.Logger {
-		logs[trimSlash(r.Path)] = true
-	}
+	logs := a.logPlaces(cfg)
 	for _, r := range cfg.Signaling {
 		if r.Mode == config.ModeTunnel {
 			continue
@@ -25,9 +23,7 @@ func (a *app) inspectOptions(cfg *config.Config, d dialers) (inspect.Options, er
 		if err != nil {
 			return o, err
 		}
-		if logs[trimSlash(r.Path)] {
-			route.Plain = lateLogger{a}
-		}
+		route.Plain = logs[trimSlash(proxy.RouteName(route.Listen, route.Path))]
 		o.Routes = append(o.Routes, route)
 	}
 	return o, nil

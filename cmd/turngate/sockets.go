@@ -10,6 +10,7 @@ import (
 
 	"github.com/turngate/turngate/config"
 	"github.com/turngate/turngate/internal/edge"
+	"github.com/turngate/turngate/internal/proxy"
 	"github.com/turngate/turngate/turn"
 	"github.com/turngate/turngate/turn/relay"
 )
@@ -17,8 +18,18 @@ import (
 // door is one TCP listener.
 type door struct {
 	*edge.Listener
+	name  string // the address as configured
 	https bool
 }
+
+// use is what a TCP listener is for.
+type use int
+
+const (
+	forTURN   use = iota
+	forHTTPS      // TURN too
+	forRoutes     // that name it
+)
 
 // opened are the sockets that a plan needs and the app does not have yet.
 type opened struct {
@@ -49,16 +60,17 @@ func (o *opened) close() {
 func (a *app) openSockets(p *plan) (*opened, error) {
 	next := &opened{make(map[string]*door), make(map[string][]*relay.Listener), make(map[string]*sideListener), nil}
 	var errs []error
-	for addr, https := range p.tcp() {
+	for addr, use := range p.tcp() {
+		https := use != forTURN
 		if d := a.doors[addr]; d != nil && d.https == https {
 			continue
 		}
-		l, err := edge.Listen(context.Background(), addr, a.doorOptions(p.cfg, p.tickets, https))
+		l, err := edge.Listen(context.Background(), addr, a.doorOptions(p.cfg, p.tickets, use))
 		if err != nil {
 			errs = append(errs, explainListen("tcp", addr, err))
 			continue
 		}
-		next.doors[addr] = &door{l, https}
+		next.doors[addr] = &door{l, addr, https}
 	}
 	for _, addr := range p.cfg.TURN.Listen {
 		if a.sockets[addr.String()] != nil {
@@ -93,14 +105,17 @@ func (a *app) openSockets(p *plan) (*opened, error) {
 	return next, nil
 }
 
-// tcp returns the TCP addresses of a plan; the value tells HTTPS from TURN.
-func (p *plan) tcp() map[string]bool {
-	all := make(map[string]bool)
+// tcp returns the TCP addresses of a plan, and what they are for.
+func (p *plan) tcp() map[string]use {
+	all := make(map[string]use)
 	for _, addr := range p.cfg.TURN.Listen {
-		all[addr.String()] = false
+		all[addr.String()] = forTURN
 	}
 	for _, addr := range p.cfg.HTTPS.Listen {
-		all[addr.String()] = true
+		all[addr.String()] = forHTTPS
+	}
+	for _, addr := range p.cfg.RouteListeners() {
+		all[addr.String()] = forRoutes
 	}
 	return all
 }
@@ -133,13 +148,13 @@ func (a *app) openUDP(addr config.ListenAddr) ([]*relay.Listener, error) {
 func (a *app) swapDoors(p *plan, next map[string]*door) {
 	want := p.tcp()
 	for addr, d := range a.doors {
-		https, keep := want[addr]
-		if !keep || d.https != https {
+		use, keep := want[addr]
+		if !keep || d.https != (use != forTURN) {
 			d.Close()
 			delete(a.doors, addr)
 			continue
 		}
-		if err := d.Update(a.doorOptions(p.cfg, p.tickets, https)); err != nil {
+		if err := d.Update(a.doorOptions(p.cfg, p.tickets, use)); err != nil {
 			a.log.Error("listener not updated", "listen", addr, "err", err)
 		}
 	}
@@ -229,16 +244,27 @@ func (a *app) serveDoor(d *door) {
 		}
 	})
 	if d.https {
-		a.wg.Go(func() { _ = a.http.Serve(d.HTTP()) }) // ends with the door
+		a.wg.Go(func() { _ = a.http.Serve(namedListener{d.HTTP(), d.name}) }) // ends with the door
 	}
 }
 
-func (a *app) doorOptions(cfg *config.Config, tickets edge.TicketKeys, https bool) edge.Options {
+// namedListener is a listener with the name that routes know it by.
+type namedListener struct {
+	net.Listener
+	name string
+}
+
+// context is that of its requests.
+func (n namedListener) context() context.Context {
+	return proxy.WithListener(context.Background(), n.name)
+}
+
+func (a *app) doorOptions(cfg *config.Config, tickets edge.TicketKeys, use use) edge.Options {
 	o := edge.Options{
 		Certificates: a.certs,
 		Challenge:    a.challenge,
 		TicketKeys:   tickets,
-		HTTP:         https,
+		HTTP:         use != forTURN,
 		TURN:         a.serveTURN,
 		ProxyFrom:    cfg.TURN.ProxyProtocol,
 		Caps:         a.turnCaps,
@@ -246,7 +272,10 @@ func (a *app) doorOptions(cfg *config.Config, tickets edge.TicketKeys, https boo
 		Metrics:      a.edgeMetrics,
 		Log:          a.log,
 	}
-	if https {
+	if use == forRoutes {
+		o.TURN = nil
+	}
+	if o.HTTP {
 		o.ProxyFrom = cfg.HTTPS.ProxyProtocol
 		o.Caps = a.httpsCaps
 		o.Shared = cfg.HTTPS.TrustedProxies

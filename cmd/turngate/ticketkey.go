@@ -87,8 +87,9 @@ func (a *app) followTicketKeys() error {
 	}
 	a.tickets = keys
 	a.log.Info("ticket keys loaded", "keys", len(keys))
+	uses := p.tcp()
 	for addr, d := range a.doors {
-		if err := d.Update(a.doorOptions(p.cfg, keys, d.https)); err != nil {
+		if err := d.Update(a.doorOptions(p.cfg, keys, uses[addr])); err != nil {
 			a.log.Error("listener not updated", "listen", addr, "err", err)
 		}
 	}

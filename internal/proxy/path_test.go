@@ -100,12 +100,12 @@ func FuzzSplitTarget(f *testing.F) {
 func TestRouter(t *testing.T) {
 	var rt Router[string]
 	for _, p := range []string{"/ws/", "/logger", "/ws/v2", "/u/"} {
-		if err := rt.Add(p, p); err != nil {
+		if err := rt.Add(nil, p, p); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, bad := range []string{"/ws", "x", "", "/a/../b", "/a?b", "/a%20b"} {
-		if err := rt.Add(bad, "bad"); err == nil {
+		if err := rt.Add(nil, bad, "bad"); err == nil {
 			t.Errorf("Add(%q): no error, want one", bad)
 		}
 	}
@@ -120,15 +120,15 @@ func TestRouter(t *testing.T) {
 		{"/u", "/u/", ""},
 		{"/wsx", "", ""}, {"/w", "", ""}, {"/", "", ""}, {"//ws", "", ""}, {"/WS", "", ""}, {"/%77s", "", ""},
 	} {
-		value, rest, ok := rt.Match(tt.path)
+		value, rest, ok := rt.Match("", tt.path)
 		if value != tt.value || rest != tt.rest || ok != (tt.value != "") {
 			t.Errorf("Match(%q) = %q, %q, %v, want %q, %q", tt.path, value, rest, ok, tt.value, tt.rest)
 		}
 	}
-	if err := rt.Add("/", "root"); err != nil {
+	if err := rt.Add(nil, "/", "root"); err != nil {
 		t.Fatal(err)
 	}
-	if v, rest, ok := rt.Match("/other"); v != "root" || rest != "/other" || !ok {
+	if v, rest, ok := rt.Match("", "/other"); v != "root" || rest != "/other" || !ok {
 		t.Errorf(`Match("/other") = %q, %q, %v, want the root route`, v, rest, ok)
 	}
 }
@@ -141,7 +141,7 @@ func FuzzRouter(f *testing.F) {
 	prefixes := []string{"/ws", "/ws/v2", "/logger", "/w"}
 	var rt Router[string]
 	for _, p := range prefixes {
-		if err := rt.Add(p+"/", p); err != nil {
+		if err := rt.Add(nil, p+"/", p); err != nil {
 			f.Fatal(err)
 		}
 	}
@@ -152,7 +152,7 @@ func FuzzRouter(f *testing.F) {
 				want, wantRest = p, path[len(p):]
 			}
 		}
-		got, rest, ok := rt.Match(path)
+		got, rest, ok := rt.Match("", path)
 		if got != want || rest != wantRest || ok != (want != "") {
 			t.Fatalf("Match(%q) = %q, %q, %v, want %q, %q", path, got, rest, ok, want, wantRest)
 		}

@@ -36,6 +36,7 @@ import (
 // duration means its default.
 type Route struct {
 	Path      string   // "/ws" or "/ws/": owns "/ws", "/ws/..." and nothing else
+	Listen    []string // where alone it answers, see [proxy.ListenerOf]; empty: wherever no route does so
 	Upstreams []string // base URLs in order of preference
 
 	// Targets are upstreams with weights, backups or names of their own, behind those
@@ -71,7 +72,7 @@ type Route struct {
 
 // A Gate is a Route made ready. It is not changed once it is in use.
 type Gate struct {
-	Name         string
+	Name         string      // in metrics and logs
 	Pool         *proxy.Pool // nil: the route has no upstream of its own
 	Dialer       *proxy.Dialer
 	Headers      proxy.HeaderPolicy
@@ -81,6 +82,8 @@ type Gate struct {
 	Origins      proxy.Origins
 	AppIDs       proxy.AppIDs
 
+	path          string
+	listen        []string
 	clients       proxy.Trust // who is served; empty: everybody
 	maxPerAddress int
 	open          *limit.KeyedCap[netip.Prefix] // outlives a reload
@@ -93,7 +96,7 @@ type Gate struct {
 // NewGate checks a route.
 func NewGate(o *Route) (*Gate, error) {
 	g := &Gate{
-		Name: o.Path, Dialer: o.Dialer, Headers: o.Headers, Handshake: o.HandshakeTimeout, WriteTimeout: o.WriteTimeout,
+		Name: proxy.RouteName(o.Listen, o.Path), path: o.Path, listen: o.Listen, Dialer: o.Dialer, Headers: o.Headers, Handshake: o.HandshakeTimeout, WriteTimeout: o.WriteTimeout,
 		Qrator: o.Qrator, AppIDs: proxy.NewAppIDs(o.SDKAppIDs), clients: o.Clients,
 		maxPerAddress: o.MaxPerAddress, open: limit.NewKeyedCap[netip.Prefix](o.MaxPerAddress),
 		check: o.Check, silent: o.Silent, plain: o.Plain,
@@ -182,13 +185,13 @@ func (t *Table) Add(g *Gate, serve Handler) error {
 			}
 		}
 	}
-	return t.router.Add(g.Name, serve)
+	return t.router.Add(g.listen, g.path, serve)
 }
 
 // AddHidden binds a gate that is not listed with the routes. serve gets every request.
 func (t *Table) AddHidden(g *Gate, serve Handler) error {
 	t.hidden = append(t.hidden, g)
-	return t.router.Add(g.Name, serve)
+	return t.router.Add(g.listen, g.path, serve)
 }
 
 // gates returns all gates.
@@ -253,7 +256,7 @@ func (s *Server[S]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	t := s.table.Load()
-	serve, rest, ok := t.router.Match(path)
+	serve, rest, ok := t.router.Match(proxy.ListenerOf(r.Context()), path)
 	if !ok {
 		s.Refuse(w, r, "", Refusal{http.StatusNotFound, "not_found", "not found"})
 		return
