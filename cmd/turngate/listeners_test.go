@@ -23,7 +23,7 @@ func TestRoutesOnListenersOfTheirOwn(t *testing.T) {
 	reports := testnet.PlainUpstream(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "report "+r.URL.Path)
 	}))
-	a, b := fmt.Sprintf("127.0.0.1:%d", freePort(t)), fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	a, b := fmt.Sprintf("127.0.0.1:%d", testnet.FreePort(t)), fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	route := func(listen, path, upstream string) string {
 		return fmt.Sprintf("\n[[signaling]]\npath = %q\nlisten = [%s]\nupstream = [\"http://%s\"]\n", path, listen, upstream)
 	}
@@ -136,7 +136,7 @@ func TestRoutesOnListenersOfTheirOwn(t *testing.T) {
 
 // The check asks a route where it answers.
 func TestCheckAsksRoutesOnTheirListeners(t *testing.T) {
-	own := fmt.Sprintf("listen = [\"127.0.0.1:%d\"]\n", freePort(t))
+	own := fmt.Sprintf("listen = [\"127.0.0.1:%d\"]\n", testnet.FreePort(t))
 	g := startGate(t, strings.ReplaceAll(routesTo(checkedCloud(t).Addr), "upstream", own+"upstream"))
 	r, _ := g.check(t, "--ca", g.certFile())
 	wantFinding(t, r, doctor.WssOK, doctor.OK, "/ws/")

@@ -47,7 +47,7 @@ func entryRoute(cfg *config.Config, r config.Signaling, d dialers) (entry.Route,
 	dialer, err := d.get(r.Reach.Reach)
 	route := entry.Route{
 		Path:             r.Path,
-		Listen:           names(r.Listen),
+		Listen:           listenerNames(r.Listen),
 		Targets:          targets(r.Upstream),
 		Balance:          r.Balance,
 		Dialer:           dialer,
@@ -210,7 +210,7 @@ func loggerOptions(cfg *config.Config, d dialers, log *slog.Logger) (logger.Opti
 		}
 		o.Routes = append(o.Routes, logger.Route{
 			Path:       r.Path,
-			Listen:     names(r.Listen),
+			Listen:     listenerNames(r.Listen),
 			Upstreams:  texts(r.Upstream),
 			Dialer:     dialer,
 			Headers:    headers(cfg, r.XFF, r.KeepCookies, false),
@@ -234,13 +234,13 @@ func loggerOptions(cfg *config.Config, d dialers, log *slog.Logger) (logger.Opti
 func (a *app) logPlaces(cfg *config.Config) map[string]http.Handler {
 	all := make(map[string]http.Handler)
 	for _, r := range cfg.LogRoutes() {
-		all[trimSlash(proxy.RouteName(names(r.Listen), r.Path))] = lateLogger{a}
+		all[trimSlash(proxy.RouteName(listenerNames(r.Listen), r.Path))] = lateLogger{a}
 	}
 	return all
 }
 
-// names are what listeners are called by routes.
-func names(list []config.ListenAddr) []string {
+// listenerNames are what listeners are called by routes.
+func listenerNames(list []config.ListenAddr) []string {
 	var all []string
 	for _, l := range list {
 		all = append(all, l.String())
