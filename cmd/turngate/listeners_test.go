@@ -23,7 +23,7 @@ func TestRoutesOnListenersOfTheirOwn(t *testing.T) {
 	reports := testnet.PlainUpstream(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "report "+r.URL.Path)
 	}))
-	a, b := fmt.Sprintf("127.0.0.1:%d", testnet.FreePort(t)), fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	a, b := fmt.Sprintf("127.0.0.1:%d", testnet.FreePort(t)), fmt.Sprintf("127.0.0.1:%d", testnet.FreePort(t))
 	route := func(listen, path, upstream string) string {
 		return fmt.Sprintf("\n[[signaling]]\npath = %q\nlisten = [%s]\nupstream = [\"http://%s\"]\n", path, listen, upstream)
 	}
