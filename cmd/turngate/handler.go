@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/turngate/turngate/config"
+	"github.com/turngate/turngate/internal/poller"
 	"github.com/turngate/turngate/internal/proxy"
 )
 
@@ -29,6 +30,7 @@ func (a *app) newHTTP(cfg *config.Config) {
 }
 
 func (a *app) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	poller.DeepStack() // for a handshake with an upstream
 	// RFC 6797: two years, as browsers advise. It says nothing to a client
 	// that does not trust the certificate.
 	w.Header().Set("Strict-Transport-Security", "max-age=63072000")

@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 	"slices"
 	"time"
+
+	"github.com/turngate/turngate/internal/poller"
 )
 
 // sort finds out what c is and hands it over or closes it.
@@ -89,6 +91,7 @@ func (c *conn) identify() (nc net.Conn, k kind, why reason) {
 // identifyTLS does the handshake and decides by ALPN, or without ALPN by the
 // first bytes: browsers send none for TURN over TLS (RFC 7443 is for others).
 func (c *conn) identifyTLS() (net.Conn, kind, reason) {
+	poller.DeepStack()
 	t := tls.Server(c, c.set.tls.config)
 	if err := t.Handshake(); err != nil {
 		why := whyEnded(err)
