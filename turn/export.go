@@ -83,7 +83,7 @@ func (ses *session) export() (State, error) {
 	st.Expires, st.Request, st.Answer = ses.expires, ses.request, ses.answer
 	ses.mu.Unlock()
 	for _, l := range ses.live() {
-		socket, err := l.relay.Conn().File()
+		socket, err := l.relay.File()
 		if errors.Is(err, net.ErrClosed) {
 			continue
 		}
@@ -112,7 +112,7 @@ func (s *Server) ExportUDP(addr netip.AddrPort) ([]*os.File, error) {
 // AdoptUDP makes a listener of the sockets of ExportUDP, for ServeUDP. The
 // files stay the caller's.
 func (s *Server) AdoptUDP(files []*os.File) (*relay.Listener, error) {
-	return relay.Adopt(files, s.table)
+	return relay.Adopt(files, s.table, s.loops)
 }
 
 // Restore goes on with an allocation: same client, same relayed addresses, and

@@ -1,7 +1,6 @@
 package turn
 
 import (
-	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -107,7 +106,7 @@ func (l *leg) forKernel() map[uint16]offload.Binding {
 	for _, p := range permits {
 		permitted[p.Peer] = p.Until
 	}
-	local := l.relay.Conn().LocalAddr().(*net.UDPAddr).AddrPort()
+	local := l.relay.Local()
 	expires := time.Unix(0, l.expires.Load())
 	wanted := make(map[uint16]offload.Binding, len(channels))
 	for _, c := range channels {
@@ -117,7 +116,7 @@ func (l *leg) forKernel() map[uint16]offload.Binding {
 		up := earlier(c.Until, expires)
 		wanted[c.Channel] = offload.Binding{
 			Key:   offload.Key{Client: at.tuple.client, Server: at.tuple.server, Channel: c.Channel},
-			Relay: netip.AddrPortFrom(local.Addr().Unmap(), local.Port()),
+			Relay: local,
 			Peer:  c.Peer,
 			Up:    up,
 			Down:  earlier(up, permitted[c.Peer.Addr()]), // RFC 8656 section 12.7

@@ -23,7 +23,7 @@ const maxSockets = 16
 // OpenUDP opens a UDP socket for clients without serving it, so that a reload
 // can open all that is new before anything changes.
 func (s *Server) OpenUDP(addr netip.AddrPort) (*relay.Listener, error) {
-	return relay.Listen(addr, s.table, min(runtime.GOMAXPROCS(0), maxSockets))
+	return relay.Listen(addr, s.table, s.loops, min(runtime.GOMAXPROCS(0), maxSockets))
 }
 
 // ServeUDP serves a socket of OpenUDP until Close, or until RetireUDP and the

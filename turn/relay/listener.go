@@ -14,12 +14,18 @@ import (
 )
 
 // Listener is one UDP address that clients send to: a socket for each core,
-// between which the kernel spreads the clients, and a loop for each.
+// between which the kernel spreads the clients, and each on a loop of its own.
 type Listener struct {
 	sockets []*socket
 	local   netip.AddrPort // what the sockets are bound to; may be unspecified
 	table   *Table
+	loops   *Loops
 	drops   atomic.Uint64
+
+	closed chan struct{}
+	mu     sync.Mutex // guards the fields below
+	leave  func()     // of the loops; nil while nothing is read
+	ended  bool       // closed is
 }
 
 // Control is given every datagram that the data plane does not forward. p is
@@ -34,7 +40,7 @@ const socketBuffer = 4 << 20
 // Listen opens a listening UDP address with so many sockets; 1 where they
 // cannot share it. An unspecified address listens on every address of its
 // family, and answers leave from the address that the client had sent to.
-func Listen(addr netip.AddrPort, table *Table, sockets int) (*Listener, error) {
+func Listen(addr netip.AddrPort, table *Table, loops *Loops, sockets int) (*Listener, error) {
 	network := "udp4"
 	if addr.Addr().Is6() {
 		network = "udp6"
@@ -63,7 +69,7 @@ func Listen(addr netip.AddrPort, table *Table, sockets int) (*Listener, error) {
 			return failed
 		}
 	}
-	l := &Listener{table: table}
+	l := newListener(table, loops)
 	for range max(1, sockets) {
 		pc, err := config.ListenPacket(context.Background(), network, addr.String())
 		if err == nil {
@@ -79,8 +85,8 @@ func Listen(addr netip.AddrPort, table *Table, sockets int) (*Listener, error) {
 
 // Adopt makes a listener of the sockets that another process or server opened
 // with Listen. The files stay the caller's.
-func Adopt(files []*os.File, table *Table) (*Listener, error) {
-	l := &Listener{table: table}
+func Adopt(files []*os.File, table *Table, loops *Loops) (*Listener, error) {
+	l := newListener(table, loops)
 	for _, f := range files {
 		pc, err := net.FilePacketConn(f)
 		if err == nil {
@@ -102,6 +108,10 @@ func Adopt(files []*os.File, table *Table) (*Listener, error) {
 	return l, nil
 }
 
+func newListener(table *Table, loops *Loops) *Listener {
+	return &Listener{table: table, loops: loops, closed: make(chan struct{})}
+}
+
 // add takes over a socket.
 func (l *Listener) add(conn *net.UDPConn) error {
 	_ = conn.SetReadBuffer(socketBuffer)
@@ -109,14 +119,16 @@ func (l *Listener) add(conn *net.UDPConn) error {
 	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
 	l.local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
 	s, err := newSocket(conn, l.local.Addr().Is6())
-	if err == nil && l.local.Addr().IsUnspecified() {
-		err = s.askDestination()
-	}
 	if err != nil {
 		conn.Close()
 		return fmt.Errorf("listen on %v: %w", l.local, err)
 	}
 	l.sockets = append(l.sockets, s)
+	if l.local.Addr().IsUnspecified() {
+		if err := s.askDestination(); err != nil {
+			return fmt.Errorf("listen on %v: %w", l.local, err)
+		}
+	}
 	return nil
 }
 
@@ -124,7 +136,7 @@ func (l *Listener) add(conn *net.UDPConn) error {
 func (l *Listener) Files() ([]*os.File, error) {
 	var files []*os.File
 	for _, s := range l.sockets {
-		f, err := s.conn.File()
+		f, err := s.file()
 		if err != nil {
 			for _, f := range files {
 				f.Close()
@@ -146,22 +158,30 @@ func (l *Listener) Drops() uint64 { return l.drops.Load() }
 // did not read in time. It asks the kernel.
 func (l *Listener) Overruns() (n uint64) {
 	for _, s := range l.sockets {
-		n += s.overruns.count(s.conn)
+		n += s.overruns.count(s)
 	}
 	return n
 }
 
 // Serve reads until Close: ChannelData on a bound channel is forwarded,
-// everything else goes to control. It returns nil after Close; a passing error
-// of a socket does not end it.
+// everything else goes to control. It returns nil after Close, when control is
+// called no more.
 func (l *Listener) Serve(control Control) error {
-	var wg sync.WaitGroup
-	errs := make([]error, len(l.sockets))
-	for i, s := range l.sockets {
-		wg.Go(func() { errs[i] = s.receive(func(b *batch) { l.handle(b, control) }) })
+	if err := l.start(control); err != nil {
+		return err
 	}
-	wg.Wait()
-	return errors.Join(errs...)
+	<-l.closed
+	l.loops.settled()
+	return nil
+}
+
+func (l *Listener) start(control Control) (err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.ended {
+		l.leave, err = l.loops.watchAll(l.sockets, func(b *batch) { l.handle(b, control) })
+	}
+	return err
 }
 
 // handle sorts what one read of a socket returned. ChannelData of one client
@@ -177,14 +197,14 @@ func (l *Listener) handle(b *batch, control Control) {
 		}
 		for p, rest := d.cut(d.payload); ; p, rest = d.cut(rest) {
 			number, payload, ok := channelData(p)
-			if len(b.frames) > 0 && (!ok || number != channel || path != run) {
-				l.table.Forward(run, channel, b.frames)
-				b.frames = b.frames[:0]
+			if len(b.run) > 0 && (!ok || number != channel || path != run) {
+				l.table.Forward(run, channel, b.run)
+				b.run = b.run[:0]
 			}
 			switch {
 			case ok:
 				run, channel = path, number
-				b.frames = append(b.frames, Frame{Payload: payload})
+				b.run = append(b.run, Frame{Payload: payload})
 			case len(p) < headerSize || p[0]&0xC0 != 0x40: // else it announces more than there is
 				control(l, path, p)
 			}
@@ -193,8 +213,9 @@ func (l *Listener) handle(b *batch, control Control) {
 			}
 		}
 	}
-	if len(b.frames) > 0 {
-		l.table.Forward(run, channel, b.frames)
+	if len(b.run) > 0 {
+		l.table.Forward(run, channel, b.run)
+		b.run = b.run[:0]
 	}
 }
 
@@ -230,8 +251,13 @@ func (l *Listener) Send(path Path, p []byte) {
 	to := l.addressOf(s, path)
 	b := takeSingle(p)
 	defer b.done()
-	if s.send(&to, b.frames[:]) > 0 {
-		l.drops.Add(1)
+	l.lost(s.send(&to, b.frames[:]))
+}
+
+// lost counts frames that could not be sent.
+func (l *Listener) lost(n int) {
+	if n > 0 {
+		l.drops.Add(uint64(n))
 	}
 }
 
@@ -242,12 +268,21 @@ func (l *Listener) Egress(path Path) Egress {
 }
 
 // Close ends Serve. Allocations whose clients used the sockets lose their way
-// to them.
+// to them. It may be called more than once, and by Control.
 func (l *Listener) Close() error {
-	l.Overruns()
-	var errs []error
-	for _, s := range l.sockets {
-		errs = append(errs, s.conn.Close())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return nil
 	}
-	return errors.Join(errs...)
+	l.ended = true
+	l.Overruns()
+	if l.leave != nil {
+		l.leave()
+	}
+	for _, s := range l.sockets {
+		s.close()
+	}
+	close(l.closed)
+	return nil
 }

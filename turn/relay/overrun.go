@@ -1,17 +1,14 @@
 package relay
 
-import (
-	"net"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // overruns counts the datagrams that the kernel dropped because the receive
 // buffer of a socket was full.
 type overruns struct{ last atomic.Uint64 }
 
 // count asks the kernel, and says what it said last when the socket is closed.
-func (o *overruns) count(conn *net.UDPConn) uint64 {
-	if n, ok := receiveDrops(conn); ok {
+func (o *overruns) count(s *socket) uint64 {
+	if n, ok := s.receiveDrops(); ok {
 		o.last.Store(n)
 	}
 	return o.last.Load()

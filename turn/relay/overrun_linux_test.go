@@ -4,15 +4,17 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestWhatTheKernelDropsIsCounted(t *testing.T) {
-	l, err := Listen(netip.MustParseAddrPort("127.0.0.1:0"), NewTable(), 1)
+	l, err := Listen(netip.MustParseAddrPort("127.0.0.1:0"), NewTable(), NewLoops(1), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	_ = l.sockets[0].conn.SetReadBuffer(4096)
+	_ = l.sockets[0].with(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) })
 	c, err := net.Dial("udp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,4 @@
 
 package relay
 
-import "net"
-
-func receiveDrops(*net.UDPConn) (n uint64, ok bool) { return 0, false }
+func (s *socket) receiveDrops() (n uint64, ok bool) { return 0, false }

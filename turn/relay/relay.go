@@ -17,6 +17,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,7 +32,7 @@ type Egress interface {
 
 // Options of a Relay.
 type Options struct {
-	// Conn is the relay socket. The Relay owns it and closes it.
+	// Conn is the relay socket. The Relay takes it over.
 	Conn *net.UDPConn
 	// Egress leads to the client.
 	Egress Egress
@@ -97,13 +98,14 @@ var (
 	ErrPeerTaken    = errors.New("peer is bound to another channel")
 )
 
-// New makes a relay of an open socket. Nothing is read until Start. It fails only
-// for a socket that is closed.
+// New makes a relay of an open socket. Nothing is read until Start. On an error
+// the socket is still the caller's.
 func New(o Options) (*Relay, error) {
 	socket, err := newSocket(o.Conn, o.Relayed.Addr().Is6())
 	if err != nil {
 		return nil, err
 	}
+	o.Conn = nil
 	r := &Relay{o: o, socket: socket}
 	r.permits.Store(&map[netip.Addr]*permission{})
 	r.channels.Store(&map[uint16]*binding{})
@@ -116,15 +118,19 @@ func New(o Options) (*Relay, error) {
 // Relayed returns the relayed transport address as the client knows it.
 func (r *Relay) Relayed() netip.AddrPort { return r.o.Relayed }
 
-// Conn returns the relay socket, for a hand-over of the allocation.
-func (r *Relay) Conn() *net.UDPConn { return r.o.Conn }
+// Local returns what the relay socket is bound to.
+func (r *Relay) Local() netip.AddrPort { return r.socket.local }
+
+// File returns a duplicate of the relay socket, for a hand-over of the
+// allocation, or net.ErrClosed.
+func (r *Relay) File() (*os.File, error) { return r.socket.file() }
 
 // Stats returns the live counters.
 func (r *Relay) Stats() *Stats { return &r.stats }
 
 // Overruns returns how many datagrams of peers the kernel dropped because we
 // did not read in time. It asks the kernel.
-func (r *Relay) Overruns() uint64 { return r.socket.overruns.count(r.o.Conn) }
+func (r *Relay) Overruns() uint64 { return r.socket.overruns.count(r.socket) }
 
 // SetEgress changes the way to the client, who is somewhere else now.
 func (r *Relay) SetEgress(e Egress) { r.egress.Store(&e) }
@@ -222,15 +228,16 @@ func (r *Relay) Revoke(allowed func(netip.AddrPort) bool) {
 func (r *Relay) Forward(channel uint16, p []byte) bool {
 	b := takeSingle(p)
 	defer b.done()
-	return r.forward(channel, b.frames[:])
+	return r.ForwardRun(channel, b.frames[:])
 }
 
-// forward sends the payloads of ChannelData messages of one channel.
-func (r *Relay) forward(channel uint16, payloads []Frame) bool {
+// ForwardRun is Forward for the payloads of several messages of one channel,
+// which leave together. It may change the slice.
+func (r *Relay) ForwardRun(channel uint16, payloads []Frame) bool {
 	b := (*r.channels.Load())[channel]
 	if b == nil || b.until.Load() <= r.o.Clock.now() {
 		if next := r.next.Load(); next != nil {
-			return next.forward(channel, payloads)
+			return next.ForwardRun(channel, payloads)
 		}
 		r.stats.DroppedUp.Add(uint64(len(payloads)))
 		return false
@@ -345,7 +352,12 @@ func (r *Relay) Deliver(from netip.AddrPort, datagrams []Frame) {
 	for i := range datagrams {
 		d.add(r, channel, from, datagrams[i].Payload)
 	}
-	r.toClient(d)
+	if len(d.frames) > 0 {
+		r.stats.PacketsDown.Add(uint64(len(d.frames)))
+		r.stats.BytesDown.Add(d.payload)
+		(*r.egress.Load()).Send(d.frames)
+	}
+	d.clear()
 	deliveries.Put(d)
 }
 
@@ -362,6 +374,7 @@ func (r *Relay) Start() (err error) {
 
 // handle sends what one read of the socket returned to the client.
 func (r *Relay) handle(b *batch) {
+	begin, payload := len(b.frames), b.payload
 	for i := range b.received {
 		d := &b.received[i]
 		channel, ok := r.judge(d.from)
@@ -376,17 +389,11 @@ func (r *Relay) handle(b *batch) {
 			}
 		}
 	}
-	r.toClient(&b.delivery)
-}
-
-// toClient sends what was collected.
-func (r *Relay) toClient(d *delivery) {
-	if len(d.frames) > 0 {
-		r.stats.PacketsDown.Add(uint64(len(d.frames)))
-		r.stats.BytesDown.Add(d.payload)
-		(*r.egress.Load()).Send(d.frames)
+	if n := len(b.frames) - begin; n > 0 {
+		r.stats.PacketsDown.Add(uint64(n))
+		r.stats.BytesDown.Add(b.payload - payload)
+		b.toClient(*r.egress.Load(), begin)
 	}
-	d.clear()
 }
 
 // Close closes the relay socket. It may be called more than once.
@@ -401,7 +408,8 @@ func (r *Relay) Close() error {
 	r.starting.Unlock()
 	r.Revoke(func(netip.AddrPort) bool { return false })
 	r.Overruns()
-	return r.o.Conn.Close()
+	r.socket.close()
+	return nil
 }
 
 // State of the tables, for a hand-over of the allocation.

@@ -234,7 +234,9 @@ func TestListenerForwardsChannelDataAndHandsOverTheRest(t *testing.T) {
 	for _, bind := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
 		t.Run(bind, func(t *testing.T) {
 			table := NewTable()
-			l, err := Listen(netip.MustParseAddrPort(bind), table, 2)
+			loops := NewLoops(2)
+			defer loops.Close()
+			l, err := Listen(netip.MustParseAddrPort(bind), table, loops, 2)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -50,12 +50,43 @@ func (d *received) cut(left []byte) (datagram, rest []byte) {
 	return left[:d.segment], left[d.segment:]
 }
 
-// A batch is what one turn of a loop reads, and room for what it sends of it.
-// The payloads are its own, and good until the turn ends.
+// A batch is what one turn of a loop reads, and what it sends of it. The
+// payloads are its own, and good until the turn ends.
 type batch struct {
-	received []received
-	delivery
+	received []received // of the socket that is read just now
+	run      []Frame    // of the client that is forwarded just now
+	delivery            // of all relays of the turn
+	waiting  []waiting
 	inbox
+}
+
+// waiting are frames of the delivery that leave together with those of other
+// relays: many calls of little media otherwise cost a system call for each
+// packet.
+type waiting struct {
+	to        *datagrams
+	from, end int // of the frames
+}
+
+// toClient sends the frames from the given one on to the client: over UDP
+// when the turn ends.
+func (b *batch) toClient(e Egress, from int) {
+	if d, ok := e.(*datagrams); ok {
+		b.waiting = append(b.waiting, waiting{d, from, len(b.frames)})
+		return
+	}
+	e.Send(b.frames[from:])
+	b.frames = b.frames[:from]
+}
+
+// flush sends what waits, and makes room.
+func (b *batch) flush() {
+	if len(b.waiting) > 0 {
+		b.sendAll()
+		b.waiting = b.waiting[:0]
+	}
+	b.delivery.clear()
+	b.reuse()
 }
 
 // datagrams is the Egress of a UDP client.
@@ -65,8 +96,4 @@ type datagrams struct {
 	to address
 }
 
-func (d *datagrams) Send(frames []Frame) {
-	if failed := d.s.send(&d.to, frames); failed > 0 {
-		d.l.drops.Add(uint64(failed))
-	}
-}
+func (d *datagrams) Send(frames []Frame) { d.l.lost(d.s.send(&d.to, frames)) }

@@ -63,7 +63,7 @@ func TestARunArrivesAsItsDatagrams(t *testing.T) {
 					case "never cut":
 						s.largest.Store(0)
 					case "refused by the kernel": // it cannot make the checksums then
-						s.raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1) })
+						s.with(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1) })
 					}
 					var frames []Frame
 					for _, p := range payloads(sizes...) {
@@ -99,9 +99,13 @@ func TestWhatTheKernelIsAskedToCut(t *testing.T) {
 		{[]int{0, 0, 4}, maxSegmented, []int{1, 1, 1}},
 		{repeat(10, 300), maxSegmented, []int{64, 64, 64, 64}}, // and more with the next call
 	} {
-		o := outboxes.New().(*outbox)
-		o.fill(run(payloads(tt.sizes...)...), tt.largest)
-		if got := o.frames[:o.n]; !slices.Equal(got, tt.want) {
+		o := new(outbox)
+		o.add(new(address), run(payloads(tt.sizes...)...), tt.largest)
+		var got []int
+		for _, frames := range o.frames[:o.n] {
+			got = append(got, len(frames))
+		}
+		if !slices.Equal(got, tt.want) {
 			t.Errorf("%v with at most %d: messages of %v datagrams, want %v", tt.sizes, tt.largest, got, tt.want)
 		}
 	}
@@ -141,25 +145,19 @@ func TestRunsBothWays(t *testing.T) {
 				testnet.Need(t, "ipv6")
 				network = "udp6"
 			}
-			open := func() *socket {
+			open := func() end {
 				c, err := net.ListenUDP(network, &net.UDPAddr{IP: net.ParseIP(host)})
 				if err != nil {
 					t.Fatal(err)
 				}
-				t.Cleanup(func() { c.Close() })
 				_ = c.SetReadBuffer(8 << 20)
-				s, err := newSocket(c, host == "::1")
-				if err != nil {
-					t.Fatal(err)
-				}
-				// What it receives is looked at one by one.
-				s.raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 0) })
-				return s
+				return newEnd(t, c)
 			}
-			address := func(s *socket) netip.AddrPort { return s.conn.LocalAddr().(*net.UDPAddr).AddrPort() }
 			client, peer, relayed := open(), open(), open()
 			table := NewTable()
-			l, err := Listen(netip.AddrPortFrom(netip.MustParseAddr(host), 0), table, 2)
+			loops := NewLoops(2)
+			defer loops.Close()
+			l, err := Listen(netip.AddrPortFrom(netip.MustParseAddr(host), 0), table, loops, 2)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -168,11 +166,11 @@ func TestRunsBothWays(t *testing.T) {
 			go func() {
 				served <- l.Serve(func(_ *Listener, _ Path, p []byte) { controls = append(controls, bytes.Clone(p)) })
 			}()
-			path := Path{address(client), l.Addr()}
-			r, _ := newRelay(t, l.Egress(path), func(o *Options) { o.Conn, o.Relayed = relayed.conn, address(relayed) })
+			path := Path{client.local, l.Addr()}
+			r, _ := newRelay(t, l.Egress(path), func(o *Options) { o.Conn, o.Relayed = relayed.conn, relayed.local })
 			start(t, r)
 			until := time.Now().Add(time.Hour)
-			if err := r.Bind(0x4001, address(peer), until, until); err != nil {
+			if err := r.Bind(0x4001, peer.local, until, until); err != nil {
 				t.Fatal(err)
 			}
 			table.Set(path, r)
@@ -192,7 +190,7 @@ func TestRunsBothWays(t *testing.T) {
 						t.Fatalf("%s: datagram %d at the peer: got %d bytes, want %d", name, i, len(got), len(p))
 					}
 				}
-				to = peer.addressOf(address(relayed), netip.Addr{})
+				to = peer.addressOf(relayed.local, netip.Addr{})
 				peer.send(&to, run(all...))
 				for i := range up {
 					if got := read(t, client.conn); got != string(up[i].append(nil)) {
@@ -220,17 +218,48 @@ func TestRunsBothWays(t *testing.T) {
 	}
 }
 
+// end is one end of a conversation: it sends as sockets do, and what it
+// receives is looked at one by one.
+type end struct {
+	*socket
+	conn *net.UDPConn
+}
+
+func newEnd(t *testing.T, c *net.UDPConn) end {
+	t.Helper()
+	f, err := c.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	s, err := newSocket(c, c.LocalAddr().(*net.UDPAddr).IP.To4() == nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	if err := s.with(func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 0) }); err != nil {
+		t.Fatal(err)
+	}
+	pc, err := net.FilePacketConn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { pc.Close() })
+	return end{s, pc.(*net.UDPConn)}
+}
+
 func (f Frame) bytes() []byte { return f.append(nil) }
 
 // Two servers do not share an address by mistake.
 func TestAnAddressInUseIsRefused(t *testing.T) {
-	l, err := Listen(netip.MustParseAddrPort("127.0.0.1:0"), NewTable(), 2)
+	loops := NewLoops(2)
+	l, err := Listen(netip.MustParseAddrPort("127.0.0.1:0"), NewTable(), loops, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	for _, sockets := range []int{1, 2} {
-		if other, err := Listen(l.Addr(), NewTable(), sockets); err == nil {
+		if other, err := Listen(l.Addr(), NewTable(), loops, sockets); err == nil {
 			other.Close()
 			t.Errorf("a second listener of %d sockets on %v: no error", sockets, l.Addr())
 		}
@@ -261,11 +290,11 @@ func TestThePacketPathDoesNotAllocate(t *testing.T) {
 	for name, f := range map[string]func(){
 		"one datagram up":            func() { table.Forward(path, 0x4000, one) },
 		"one frame of a stream":      func() { r.Forward(0x4000, one[0].Payload) },
-		"a read of a listener":       func() { read64(b, path.Client, whole); l.handle(b, drop); b.clear() },
-		"a read of a relay":          func() { read64(b, peer, payload); r.handle(b) },
+		"a read of a listener":       func() { read64(b, path.Client, whole); l.handle(b, drop) },
+		"a read of a relay":          func() { read64(b, peer, payload); r.handle(b); b.flush() },
 		"a read without permission":  func() { read64(b, path.Client, payload); r.handle(b) },
 		"a delivery inside":          func() { r.Deliver(peer, one) },
-		"a read for Data indication": func() { read64(b, stranger, payload); r.handle(b) },
+		"a read for Data indication": func() { read64(b, stranger, payload); r.handle(b); b.flush() },
 	} {
 		f()                                              // pools and scratch grow once
 		if n := testing.AllocsPerRun(200, f); n > 0.05 { // pools are emptied by collections
@@ -276,6 +305,10 @@ func TestThePacketPathDoesNotAllocate(t *testing.T) {
 	frames := slices.Repeat([]Frame{{0x4000, make([]byte, 500)}}, 64)
 	if n := testing.AllocsPerRun(200, func() { udpClient.Send(frames) }); n > 0.05 {
 		t.Errorf("a send to a UDP client: %v allocations, want 0", n)
+	}
+	r.SetEgress(udpClient)
+	if n := testing.AllocsPerRun(200, func() { read64(b, peer, payload); r.handle(b); b.flush() }); n > 0.05 {
+		t.Errorf("a read of a relay for a UDP client: %v allocations, want 0", n)
 	}
 }
 
@@ -311,6 +344,7 @@ func BenchmarkDown(b *testing.B) {
 				for i := 0; i < b.N; i += batched {
 					in.received[0].payload = payload
 					r.handle(in)
+					in.flush()
 				}
 			})
 		}

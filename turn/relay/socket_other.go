@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 )
@@ -14,13 +15,19 @@ import (
 // address that the system's routing picks.
 type socket struct {
 	conn     *net.UDPConn
+	local    netip.AddrPort
 	v6       bool
 	overruns overruns
 }
 
 func newSocket(conn *net.UDPConn, v6 bool) (*socket, error) {
-	return &socket{conn: conn, v6: v6}, nil
+	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	return &socket{conn: conn, local: netip.AddrPortFrom(local.Addr().Unmap(), local.Port()), v6: v6}, nil
 }
+
+func (s *socket) close() { s.conn.Close() }
+
+func (s *socket) file() (*os.File, error) { return s.conn.File() }
 
 func (s *socket) askDestination() error { return nil }
 
@@ -28,15 +35,23 @@ type inbox struct{ buffer []byte }
 
 func newBatch() *batch { return &batch{inbox: inbox{make([]byte, 1<<16)}} }
 
+func (b *batch) reuse() {}
+
+func (b *batch) sendAll() {
+	for _, w := range b.waiting {
+		w.to.Send(b.frames[w.from:w.end])
+	}
+}
+
 // receive reads until the socket is closed and gives every datagram to handle,
-// which must not keep it. It returns nil after Close.
-func (s *socket) receive(handle func(*batch)) error {
+// which must not keep it.
+func (s *socket) receive(handle func(*batch)) {
 	b := newBatch()
 	for {
 		n, from, err := s.conn.ReadFromUDPAddrPort(b.buffer)
 		switch {
 		case errors.Is(err, net.ErrClosed):
-			return nil
+			return
 		case err != nil: // what stays must not spin
 			time.Sleep(time.Millisecond)
 			continue
@@ -44,7 +59,7 @@ func (s *socket) receive(handle func(*batch)) error {
 		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 		b.received = append(b.received[:0], received{payload: b.buffer[:n], from: from})
 		handle(b)
-		b.clear()
+		b.flush()
 	}
 }
 

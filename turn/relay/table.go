@@ -114,5 +114,5 @@ func (t *Table) Forward(path Path, channel uint16, payloads []Frame) bool {
 		t.strays.Add(uint64(len(payloads)))
 		return false
 	}
-	return r.forward(channel, payloads)
+	return r.ForwardRun(channel, payloads)
 }
