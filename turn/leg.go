@@ -111,9 +111,10 @@ func (ses *session) relayed() []netip.AddrPort {
 	return all
 }
 
-// forward sends the payload of a ChannelData message to its peer.
-func (ses *session) forward(channel uint16, p []byte) bool {
-	return ses.legs[0].relay.Forward(channel, p)
+// forward sends the payloads of ChannelData messages of one channel to their
+// peer.
+func (ses *session) forward(channel uint16, payloads []relay.Frame) bool {
+	return ses.legs[0].relay.ForwardRun(channel, payloads)
 }
 
 // counts returns how many permissions and channels the allocation holds.

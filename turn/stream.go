@@ -3,6 +3,7 @@ package turn
 import (
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -100,18 +101,44 @@ func (st *stream) serve() (reason string) {
 		}
 		st.heard = true
 		if channel, payload, ok := wire.ChannelData(frame); ok {
-			if ses != nil {
-				ses.arrived(st.tuple)
-			}
-			if ses == nil || !ses.forward(channel, payload) {
-				st.s.metrics.dropped.WithLabelValues("no channel").Inc()
-			}
+			st.forward(ses, channel, payload)
 			continue
 		}
 		if !st.s.handle(st.tuple, st, frame) {
 			return "malformed message"
 		}
 	}
+}
+
+// run is what one client sends to one peer at once.
+type run struct{ frames []relay.Frame }
+
+// longestRun is how many frames of a stream are forwarded at once.
+const longestRun = 64
+
+var runs = sync.Pool{New: func() any { return &run{make([]relay.Frame, 0, longestRun)} }}
+
+// forward sends the payload of a ChannelData message to its peer, and with it
+// those behind it on the same channel that have arrived.
+func (st *stream) forward(ses *session, channel uint16, payload []byte) {
+	r := runs.Get().(*run)
+	r.frames = append(r.frames[:0], relay.Frame{Payload: payload})
+	for len(r.frames) < longestRun {
+		number, payload, ok := wire.ChannelData(st.framer.Buffered())
+		if !ok || number != channel {
+			break
+		}
+		r.frames = append(r.frames, relay.Frame{Payload: payload})
+		_, _ = st.framer.Next() // it is there
+	}
+	if ses != nil {
+		ses.arrived(st.tuple)
+	}
+	if n := len(r.frames); ses == nil || !ses.forward(channel, r.frames) {
+		st.s.metrics.dropped.WithLabelValues("no channel").Add(float64(n))
+	}
+	clear(r.frames)
+	runs.Put(r)
 }
 
 // why names the end of a stream for the log.

@@ -11,6 +11,8 @@ const (
 	ChannelHeader = 4
 	maxFrame      = headerSize + 0xFFFC // the largest STUN message
 	minBuffer     = 2048                // holds any frame of a media stream
+	maxBuffer     = 8 * minBuffer       // holds any TLS record
+	calmReads     = 64                  // that fit minBuffer, before a larger one is given up
 )
 
 // Errors of a Framer. Both end the stream: behind bytes that are not a frame
@@ -66,6 +68,8 @@ type Framer struct {
 	r          io.Reader
 	buf        []byte
 	start, end int
+	full       bool // the last read filled the buffer
+	calm       int  // reads since one that minBuffer would not have held
 }
 
 // NewFramer reads frames from r.
@@ -106,6 +110,20 @@ func (f *Framer) Next() ([]byte, error) {
 	}
 }
 
+// Buffered returns the frame that Next will return, if it has arrived whole,
+// and nil otherwise, or when Next will return an error. What Next returned before
+// stays valid until a Next that follows nil.
+func (f *Framer) Buffered() []byte {
+	if f.end-f.start < ChannelHeader {
+		return nil
+	}
+	size, err := f.check()
+	if err != nil || f.end-f.start < size {
+		return nil
+	}
+	return f.buf[f.start : f.start+size : f.start+size]
+}
+
 // check validates as much of the header as has arrived and returns the size
 // of the frame.
 func (f *Framer) check() (int, error) {
@@ -124,25 +142,33 @@ func (f *Framer) check() (int, error) {
 	return size, nil
 }
 
-// fill reads once, with room for a frame of need bytes.
+// fill reads once, with room for a frame of need bytes. The buffer is larger
+// while the reads fill it: who sends much is read in few of them.
 func (f *Framer) fill(need int) error {
+	size := len(f.buf)
 	if f.start == f.end {
 		f.start, f.end = 0, 0
-		if len(f.buf) > 8*minBuffer { // one large frame does not keep its memory
-			f.buf = nil
+		if size > maxBuffer || size > minBuffer && f.calm >= calmReads {
+			size = 0 // one large frame, or a burst, does not keep its memory
 		}
 	}
-	if f.start+need > len(f.buf) {
-		have := f.end - f.start
-		buf := f.buf
-		if need > len(buf) {
-			buf = make([]byte, max(need, minBuffer))
-		}
-		copy(buf, f.buf[f.start:f.end])
-		f.buf, f.start, f.end = buf, 0, have
+	if f.full && size > 0 {
+		size = max(size, min(2*size, maxBuffer))
+	}
+	if size = max(size, need, minBuffer); size != len(f.buf) {
+		buf := make([]byte, size)
+		f.end = copy(buf, f.buf[f.start:f.end])
+		f.buf, f.start, f.calm = buf, 0, 0
+	} else if f.start+need > size {
+		f.end = copy(f.buf, f.buf[f.start:f.end])
+		f.start = 0
 	}
 	n, err := f.r.Read(f.buf[f.end:])
 	f.end += n
+	f.full = f.end == len(f.buf)
+	if f.calm++; f.end > minBuffer {
+		f.calm = 0
+	}
 	switch {
 	case n > 0:
 		return nil

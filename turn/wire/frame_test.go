@@ -47,6 +47,87 @@ func TestFramerCutsFramesWhereverTheReadsEnd(t *testing.T) {
 	}
 }
 
+// countingReader returns as much as it is asked for, of one message again and again.
+type countingReader struct {
+	message []byte
+	at      int
+	most    int // in one read
+	reads   int
+}
+
+func (r *countingReader) Read(p []byte) (n int, err error) {
+	r.reads++
+	for n = 0; n < min(len(p), r.most); n++ {
+		p[n] = r.message[r.at]
+		r.at = (r.at + 1) % len(r.message)
+	}
+	return n, nil
+}
+
+func TestFramerReadsMoreOfWhoSendsMuch(t *testing.T) {
+	message := append(unhex(t, "4001 03e8"), make([]byte, 1000)...)
+	r := &countingReader{message: message, most: 1 << 20}
+	f := NewFramer(r)
+	next := func() {
+		t.Helper()
+		if got, err := f.Next(); err != nil || !bytes.Equal(got, message) {
+			t.Fatalf("got %d bytes and %v, want a frame of %d", len(got), err, len(message))
+		}
+	}
+	for range 1000 {
+		next()
+	}
+	if most := 1000/16 + 10; r.reads > most {
+		t.Errorf("1000 frames of a kilobyte: %d reads, want at most %d", r.reads, most)
+	}
+	if len(f.buf) > maxBuffer {
+		t.Errorf("buffer: %d bytes, want at most %d", len(f.buf), maxBuffer)
+	}
+	for f.Partial() {
+		r.most = len(message) - (f.end-f.start)%len(message)
+		next()
+	}
+	r.most = len(message)
+	for range 2 * calmReads {
+		next()
+	}
+	if len(f.buf) != minBuffer {
+		t.Errorf("buffer when it is calm again: %d bytes, want %d", len(f.buf), minBuffer)
+	}
+}
+
+func TestBufferedIsTheNextFrameIfItIsThere(t *testing.T) {
+	all, each := stream(t)
+	f := NewFramer(bytes.NewReader(all))
+	if got := f.Buffered(); got != nil {
+		t.Errorf("before the first read: got %x, want nothing", got)
+	}
+	first, err := f.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range each[1:] {
+		if got := f.Buffered(); !bytes.Equal(got, want) {
+			t.Errorf("frame %d: got %x, want %x", i+1, got, want)
+		}
+		if got, err := f.Next(); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("frame %d: got %x %v, want %x", i+1, got, err, want)
+		}
+	}
+	if got := f.Buffered(); got != nil || !bytes.Equal(first, each[0]) {
+		t.Errorf("at the end: got %x, and the first frame became %x", got, first)
+	}
+	for name, bytes4 := range map[string]string{"half a frame": "4001 0005 01", "no frame": "8000 0000"} {
+		f := NewFramer(bytes.NewReader(append(unhex(t, "4000 0000"), unhex(t, bytes4)...)))
+		if _, err := f.Next(); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.Buffered(); got != nil {
+			t.Errorf("%s: got %x, want nothing", name, got)
+		}
+	}
+}
+
 func TestFramerCutAtEveryByteEndsWithoutAFrame(t *testing.T) {
 	for _, s := range streamFrames {
 		whole := unhex(t, s)
