@@ -448,6 +448,7 @@ func BenchmarkReport(b *testing.B) {
 	h := serve(b, to(u))
 	body := strings.Repeat("x", 2000)
 	b.ReportAllocs()
+	defer func() { b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "posts/s") }()
 	for b.Loop() {
 		resp, err := http.Post("http://"+h.addr+"/logger//v5/x", "text/plain", strings.NewReader(body))
 		if err != nil {

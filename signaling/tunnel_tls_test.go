@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -26,8 +25,10 @@ import (
 // as they take those of the edge.
 type secure struct {
 	*Server
-	addr  string
-	calls chan *secureCall
+	addr     string
+	upstream string // address
+	options  Options
+	calls    chan *secureCall
 }
 
 // secureCall is an upstream's side of a session.
@@ -63,9 +64,13 @@ func newSecure(t testing.TB) *secure {
 		case <-t.Context().Done():
 		}
 	})
+	h.upstream = up.Addr
+	h.options = Options{Log: slog.New(slog.DiscardHandler), Routes: []Route{{Route: entry.Route{
+		Path: "/ws", Upstreams: []string{"https://signal.example.com"},
+		Dialer: mustDialer(t, proxy.DialOptions{CAFile: ca.File(t), Resolve: map[string]string{"signal.example.com": up.Addr}}),
+	}}}}
 	var err error
-	h.Server, err = New(Options{Log: slog.New(slog.DiscardHandler), Routes: []Route{{Route: entry.Route{Path: "/ws", Upstreams: []string{"https://signal.example.com"}, Dialer: mustDialer(t, proxy.DialOptions{CAFile: ca.File(t), Resolve: map[string]string{"signal.example.com": up.Addr}})}}}})
-	if err != nil {
+	if h.Server, err = New(h.options); err != nil {
 		t.Fatal(err)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -211,55 +216,4 @@ func TestSessionsOverTLSEnd(t *testing.T) {
 			}
 		})
 	}
-}
-
-// The figures of docs/measurements.md, as far as one process can show them; .ci/compare has the
-// comparison with others. Client, upstream and server are one process here.
-
-func BenchmarkTunnel(b *testing.B) {
-	for _, size := range []int{200, 2000, 16 << 10} {
-		b.Run(fmt.Sprintf("tls=both/size=%d", size), func(b *testing.B) {
-			h := newSecure(b)
-			client, up := h.open(b)
-			there := []byte(maskedFrame(0x82, strings.Repeat("x", size)))
-			got := make([]byte, len(there))
-			b.SetBytes(int64(size))
-			b.ReportAllocs()
-			for b.Loop() {
-				_, _ = client.Write(there)
-				_, _ = io.ReadFull(up, got)
-			}
-		})
-	}
-}
-
-func BenchmarkNewConnection(b *testing.B) {
-	h := newSecure(b)
-	b.ReportAllocs()
-	for b.Loop() {
-		client, up := h.open(b)
-		close(up.done)
-		client.NetConn().Close()
-	}
-}
-
-// BenchmarkIdleSession reports the heap that one more session holds, with both TLS ends of the
-// test.
-func BenchmarkIdleSession(b *testing.B) {
-	h := newSecure(b)
-	message := []byte(maskedFrame(0x82, strings.Repeat("x", 2<<10)))
-	inUse := func() uint64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return m.HeapInuse + m.StackInuse
-	}
-	before, n := inUse(), 0
-	for b.Loop() {
-		client, up := h.open(b)
-		_, _ = client.Write(message)
-		_, _ = io.ReadFull(up, make([]byte, len(message)))
-		n++
-	}
-	b.ReportMetric(float64(inUse()-before)/float64(n), "B/session")
 }

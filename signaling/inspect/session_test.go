@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -696,4 +697,45 @@ func BenchmarkMessages(b *testing.B) {
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
 		})
 	}
+}
+
+// BenchmarkLargeMessage carries messages of the largest size, which are held whole.
+func BenchmarkLargeMessage(b *testing.B) {
+	u := newUpstream(b, websocket.Upgrader{})
+	rt := plainRoute(u)
+	rt.MaxMessage, rt.MaxUpstreamMessage = 16<<20, 16<<20
+	h := serve(b, rt)
+	near, far := h.open(b, "/", nil), u.next(b)
+	_ = near.SetWriteDeadline(time.Time{})
+	_ = far.SetReadDeadline(time.Time{})
+	message := []byte(strings.Repeat("x", 16<<20))
+	b.SetBytes(int64(len(message)))
+	b.ReportAllocs()
+	for b.Loop() {
+		go func() { _ = near.WriteMessage(websocket.TextMessage, message) }()
+		if _, data, err := far.ReadMessage(); err != nil || len(data) != len(message) {
+			b.Fatalf("%d bytes, %v", len(data), err)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
+}
+
+// BenchmarkIdleConnection reports the memory that one more inspected session holds, with both ends
+// of the test.
+func BenchmarkIdleConnection(b *testing.B) {
+	u := newUpstream(b, websocket.Upgrader{})
+	h := serve(b, plainRoute(u))
+	inUse := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapInuse + m.StackInuse
+	}
+	before, n := inUse(), 0
+	for b.Loop() {
+		h.open(b, "/", nil).say(strings.Repeat("x", 2<<10))
+		_, _, _ = u.next(b).ReadMessage()
+		n++
+	}
+	b.ReportMetric(float64(inUse()-before)/float64(n), "B/connection")
 }
