@@ -28,17 +28,13 @@ import (
 // notRun are the programs that a document names and the test cannot run, with
 // the reason. They do nothing, and end with 0.
 var notRun = map[string]string{
-	"dnf":        "needs a repository; .ci/packages installs the RPM",
-	"apt":        "needs a repository; .ci/packages installs the DEB",
-	"docker":     "needs a daemon",
-	"kubectl":    "needs a cluster",
-	"helm":       "needs a cluster; TestChart renders the chart",
-	"go":         "the gate builds and tests",
-	"sysctl":     "changes the kernel of all hosts on this machine",
-	"journalctl": "needs systemd",
-	"ssh":        "needs another host",
-	"scp":        "needs another host",
-	"nginx":      "has port 443 of another host; the tests of the import run it",
+	"dnf":     "needs a repository; .ci/packages installs the RPM",
+	"apt":     "needs a repository; .ci/packages installs the DEB",
+	"docker":  "needs a daemon",
+	"kubectl": "needs a cluster",
+	"helm":    "needs a cluster; TestChart renders the chart",
+	"go":      "the gate builds and tests",
+	"nginx":   "has port 443 of another host; the tests of the import run it",
 }
 
 // names are the hosts that the documents talk about, with the addresses that
@@ -74,6 +70,9 @@ const cloudAddress = "192.0.2.80"
 // compares what they print.
 func TestDocumentCommands(t *testing.T) {
 	testnet.Need(t, "netns")
+	testnet.Need(t, "curl")
+	testnet.Need(t, "openssl")
+	used := map[string]bool{}
 	for _, d := range documents(t) {
 		if strings.HasSuffix(d.Name, ".zh") {
 			continue // has the commands of the original
@@ -82,10 +81,23 @@ func TestDocumentCommands(t *testing.T) {
 		if !slices.ContainsFunc(blocks, func(b block) bool { return b.lang == "sh" || b.lang == "console" }) {
 			continue
 		}
+		for _, b := range blocks {
+			for program := range notRun {
+				if b.lang != "sh" && b.lang != "console" || !regexp.MustCompile(`\b`+program+`\b`).MatchString(b.Text) {
+					continue
+				}
+				used[program] = true
+			}
+		}
 		t.Run(d.Name, func(t *testing.T) {
 			t.Parallel()
 			newDocumentHost(t).run(t, blocks)
 		})
+	}
+	for program := range notRun {
+		if !used[program] {
+			t.Errorf("%s is let off, and no document names it", program)
+		}
 	}
 }
 
@@ -121,6 +133,7 @@ func newDocumentHost(t *testing.T) *documentHost {
 	h.link(t, "turngate.service", "../../scripts/packaging/turngate.service")
 	h.link(t, "scripts", "../../scripts")
 	h.link(t, "bin/systemctl", "testdata/documents/systemctl")
+	h.write(t, "bin/sysctl", "#!/bin/sh\n# the kernel is that of all hosts on this machine\n", 0o755)
 	h.write(t, "bin/journalctl", "#!/bin/sh\ncat /var/log/journal.turngate\n", 0o755)
 	h.write(t, "bin/sudo", "#!/bin/sh\nexec \"$@\"\n", 0o755)
 	for program, why := range notRun {

@@ -42,13 +42,14 @@ var peers = map[string][][]string{
 
 	"keepalived": {{"keepalived"}},
 	"logrotate":  {{"logrotate"}},
+	"curl":       {{"curl"}, {"unshare"}, {"setpriv"}, {"bash"}},
 }
 
 // Need skips the test when the named peer is not on this machine, with the
 // reason. When the environment variable TURNGATE_TEST_MUST lists the name,
 // the test fails instead: a gate that skips checks nothing.
 //
-// Known names: coturn, nginx, chromium, npm, postgres, redis, pebble, openssl, tinyproxy, microsocks, systemd, promtool, helm, keepalived, logrotate, netns (root on Linux with ip),
+// Known names: coturn, nginx, chromium, npm, postgres, redis, pebble, openssl, tinyproxy, microsocks, systemd, promtool, helm, keepalived, logrotate, curl (with bash and util-linux), netns (root on Linux with ip),
 // nftables, iptables, firewalld (with its programs and dbus-daemon), xdp (netns with ethtool, and a kernel with BPF), clang and ipv6 (its loopback).
 func Need(t testing.TB, name string) {
 	t.Helper()
