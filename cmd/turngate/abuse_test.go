@@ -58,6 +58,15 @@ resolve = { "signal.test" = %[2]q, "log.test" = %[2]q, "schedule.test" = %[2]q, 
 preset = "trtc"
 upstream = ["https://signal.test/"]
 
+[[signaling]]
+path = "/inspect/"
+mode = "inspect"
+upstream = ["https://signal.test/"]
+handshake_timeout = "2s"
+max_message = "1MiB"
+identify = false
+keep_cookies = false
+
 [[logger]]
 preset = "trtc"
 upstream = ["https://log.test/"]
@@ -75,7 +84,7 @@ level = "debug"
 // The paths under which strangers reach an upstream.
 var (
 	plainPaths = []string{"/logger/", "/schedule/api/v1/", "/u/v5/"}
-	wsPaths    = []string{"/ws/", "/schedule/s1.rtc.test/", "/u/v2/ws?signalDomain=s1.rtc.test&"}
+	wsPaths    = []string{"/ws/", "/inspect/", "/schedule/s1.rtc.test/", "/u/v2/ws?signalDomain=s1.rtc.test&"}
 )
 
 // forwarded is one request as it reached the recorder.

@@ -187,6 +187,13 @@ func TestFrames(t *testing.T) {
 		{"fragments without end", maskedFrame(0x01, "a") + strings.Repeat(maskedHead(0x00, 60_000)+strings.Repeat("x", 60_000), 40), 1009},
 		{"HTTP instead of frames", "GET /logger/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n", 1002},
 		{"TLS instead of frames", "\x16\x03\x01\x02\x00\x01\x00", 1002},
+		{"a reserved bit of a ping", maskedFrame(0xd9, "x"), 1002},
+		{"a reserved bit in a fragment", maskedFrame(0x01, "a") + maskedFrame(0xa0, "b"), 1002},
+		{"an announced length of 64 KiB and no mask", "\x82\x7f\x00\x00\x00\x00\x00\x01\x00\x00", 1002},
+		{"a second frame without mask", maskedFrame(0x81, "a") + "\x81\x01b", 1002},
+		{"a fragment without mask", maskedFrame(0x01, "a") + "\x80\x01b", 1002},
+		{"a Close in fragments", maskedFrame(0x08, "\x03\xe8"), 1002},
+		{"a continuation behind the end", maskedFrame(0x01, "a") + maskedFrame(0x80, "b") + maskedFrame(0x80, "c"), 1002},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			tg.answerWith(t, func(c net.Conn, e *forwarded) bool {
@@ -201,8 +208,12 @@ func TestFrames(t *testing.T) {
 				if !ended {
 					t.Errorf("%s: still open after 2 s", path)
 				}
-				if len(last) < 4 || last[0] != 0x88 || binary.BigEndian.Uint16(last[2:]) != row.code {
-					t.Errorf("%s: got %q, want a Close with %d", path, last, row.code)
+				code := row.code
+				if path == "/inspect/" && strings.HasPrefix(row.name, "a length of") {
+					code = 1009 // gorilla takes what no frame can have for too much
+				}
+				if len(last) < 4 || last[0] != 0x88 || binary.BigEndian.Uint16(last[2:]) != code {
+					t.Errorf("%s: got %q, want a Close with %d", path, last, code)
 				}
 				a.NetConn().Close()
 			}

@@ -123,7 +123,8 @@ func (s *Server) start(rt *route, c *course, ses *session, w http.ResponseWriter
 		s.Refuse(w, r, rt.Name, entry.Refusal{Status: http.StatusInternalServerError, Result: "internal", Text: "internal error"})
 		return
 	}
-	up.write, up.limit, up.validate = rt.WriteTimeout, c.settings.MaxUpstreamMessage, c.settings.ValidateUpstreamUTF8
+	up.bound(c.settings.MaxUpstreamMessage)
+	up.write, up.validate = rt.WriteTimeout, c.settings.ValidateUpstreamUTF8
 	ses.up = up
 	// Not the request's context: that ends with the hijack.
 	ses.ctx, ses.cancel = context.WithCancel(context.Background())
@@ -144,10 +145,8 @@ func (s *Server) start(rt *route, c *course, ses *session, w http.ResponseWriter
 		s.Remove(ses.id, nil)
 		return
 	}
-	down.write, down.limit, down.validate = rt.WriteTimeout, c.settings.MaxMessage, c.settings.ValidateUTF8
-	if c.settings.Compress {
-		down.inflates()
-	}
+	down.bound(c.settings.MaxMessage)
+	down.write, down.validate = rt.WriteTimeout, c.settings.ValidateUTF8
 	ses.attach(down)
 	attrs := []slog.Attr{
 		slog.Uint64("session", ses.id), slog.String("connection", ses.key), slog.String("route", ses.route),

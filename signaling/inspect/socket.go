@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"strings"
@@ -199,11 +200,13 @@ func newSocket(ws *websocket.Conn, t *tap) *socket {
 	return s
 }
 
-// inflates bounds what a message may have on the wire where that is not what counts:
-// deflate can say nothing at any length.
-func (s *socket) inflates() {
-	if s.limit > 0 {
-		s.ws.SetReadLimit(2*s.limit + 1024)
+// bound sets the limit of a message. What it may have on the wire is bounded too: a frame
+// that announces far more is refused before its payload is there, and deflate can say nothing
+// at any length. gorilla closes over that one without a word, so it is the wider one.
+func (s *socket) bound(limit int64) {
+	s.limit = limit
+	if limit > 0 && limit < math.MaxInt64/4 {
+		s.ws.SetReadLimit(2*limit + 1024)
 	}
 }
 
