@@ -104,18 +104,23 @@ func (b *bench) talk(y *party) (figures, error) {
 	payload := make([]byte, b.size)
 	gap := float64(time.Second) / float64(b.rate)
 	var before time.Duration
-	var err error
 	if y.proxy != nil {
+		var err error
 		if before, err = y.proxy.cpu(); err != nil {
 			return f, err
 		}
 	}
+	clock, err := newAlarm()
+	if err != nil {
+		return f, err
+	}
+	defer clock.file.Close()
 	start := time.Now()
 	next := time.Duration(0)
 	sent := 0
 	for next < b.round {
-		if wait := next - time.Since(start); wait > 0 {
-			time.Sleep(wait)
+		if err := clock.sleep(next - time.Since(start)); err != nil {
+			return f, err
 		}
 		binary.BigEndian.PutUint64(payload, uint64(time.Since(began)))
 		if err := y.conns[rand.IntN(len(y.conns))].send(payload); err != nil {
