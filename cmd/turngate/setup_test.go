@@ -468,6 +468,9 @@ func TestSomebodysOwnConfigurationIsNotOverwritten(t *testing.T) {
 	h := newFakeHost(t).at("14.3.3.3", "14.3.3.3")
 	own := "domain = \"proxy.example.com\"\nexternal_ip = \"14.3.3.3\"\n[[turn.user]]\nname = \"me\"\npassword = \"my own and long enough\"\n"
 	h.write(t, defaultConfig, own)
+	if err := os.Chown(h.dir+defaultConfig, 0, serviceGroup); err != nil {
+		t.Fatal(err)
+	}
 	before := h.tree(t)
 	if code := h.setup(t, "other.example.com", "--external-ip", "14.3.3.4"); code != 1 {
 		t.Errorf("exit code %d, want 1", code)

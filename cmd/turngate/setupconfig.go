@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/turngate/turngate/config"
@@ -247,8 +248,25 @@ func (in *installer) ownConfiguration(p *installation) bool {
 		}
 	}
 	in.o.Domain = p.cfg.Domain
-	p.add(setupStep{name: "configuration", done: true, what: []string{defaultConfig + " is somebody's own and stays as it is"}})
+	s := setupStep{name: "configuration", done: true, what: []string{defaultConfig + " is somebody's own and stays as it is"}}
+	if !in.readable(p, defaultConfig) { // of an import, or of an editor with a strict umask
+		f := p.file(defaultConfig, p.present)
+		s.done, s.what = false, []string{defaultConfig + " is somebody's own and stays as it is, but for its group: the service may read it"}
+		s.do = ignoring(in.writer(p, []setup.File{f}, false))
+	}
+	p.add(s)
 	return true
+}
+
+// readable reports whether the service may read a file.
+func (in *installer) readable(p *installation, path string) bool {
+	info, err := os.Stat(in.host.Path(path))
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	mode := info.Mode()
+	return !ok || mode&0o004 != 0 || int(st.Gid) == p.gid && mode&0o040 != 0 || int(st.Uid) == p.uid && mode&0o400 != 0
 }
 
 // contradictions are flags that a file does not fulfil.

@@ -83,7 +83,7 @@ func (ca *CA) IssueUntil(t testing.TB, notAfter time.Time, names ...string) tls.
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()),
 		Subject:      pkix.Name{CommonName: "fake upstream"},
-		NotBefore:    notAfter.Add(-48 * time.Hour),
+		NotBefore:    earlier(notAfter.Add(-48*time.Hour), time.Now().Add(-time.Hour)),
 		NotAfter:     notAfter,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
@@ -99,6 +99,13 @@ func (ca *CA) IssueUntil(t testing.TB, notAfter time.Time, names ...string) tls.
 		t.Fatal(err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der, ca.cert.Raw}, PrivateKey: key}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // An Upstream is a fake server behind a proxy under test, with TLS unless made

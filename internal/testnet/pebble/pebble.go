@@ -135,17 +135,23 @@ func (s *Server) Stop(t testing.TB) {
 // Issuer returns whom certificates of this run can be verified with.
 func (s *Server) Issuer(t testing.TB) *x509.CertPool {
 	t.Helper()
+	pool := x509.NewCertPool()
+	if b := s.IssuerPEM(t); !pool.AppendCertsFromPEM(b) {
+		t.Fatalf("no root in %q", b)
+	}
+	return pool
+}
+
+// IssuerPEM is the same as a file has it.
+func (s *Server) IssuerPEM(t testing.TB) []byte {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	b, err := s.get(ctx, s.management+"/roots/0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(b) {
-		t.Fatalf("no root in %q", b)
-	}
-	return pool
+	return b
 }
 
 // Log is what the program wrote.
