@@ -16,9 +16,12 @@ type Path struct {
 // Table finds the relay of a UDP client. It is safe for concurrent use, and
 // finding takes no lock.
 type Table struct {
-	shards [64]shard
+	shards [shards]shard
 	strays atomic.Uint64
 }
+
+// shards are so many that each holds few relays: a change copies its map.
+const shards = 512
 
 type shard struct {
 	mu     sync.Mutex // held by those who change the fields below
@@ -44,7 +47,7 @@ func (t *Table) shard(p Path) *shard {
 	// Clients behind one NAT differ in the port, others in the address.
 	b := p.Client.Addr().As16()
 	h := uint(p.Client.Port()) ^ uint(b[15])<<3 ^ uint(b[14])<<7 ^ uint(b[13])<<11
-	return &t.shards[(h^h>>6)%uint(len(t.shards))]
+	return &t.shards[(h^h>>9)%shards]
 }
 
 // change replaces the relays of a shard. s.mu is held.

@@ -22,6 +22,7 @@ type comparison struct {
 	rig
 	base   options // what all loads have in common
 	short  bool
+	ratio  float64 // at most, of CPU for a packet; 0: that of each case
 	round  time.Duration
 	rounds int
 	log    io.Writer
@@ -70,6 +71,7 @@ func compare(args []string, stdout, stderr io.Writer) error {
 	f.StringVar(&c.coturn, "coturn", "turnserver", "program of coturn")
 	f.StringVar(&c.extra, "turn", "", "further lines for [turn] in turngate's configuration")
 	f.IntVar(&c.core, "core", 0, "core of the servers; -1: any")
+	f.Float64Var(&c.ratio, "ratio", 0, "the most CPU for a packet, times coturn's, for all cases; 0: each its own")
 	f.BoolVar(&c.short, "short", false, "quick feedback: shorter and fewer rounds")
 	file := f.String("json", "", "file for all figures")
 	commit := f.String("commit", "(of unknown commit)", "what turngate was built from, for the table")
@@ -209,6 +211,14 @@ func (c *comparison) alternate(ctx context.Context, o options, rounds int, d tim
 	return steps, nil
 }
 
+// target is the ratio of CPU to be met.
+func (c *comparison) target(ratio float64) float64 {
+	if c.ratio > 0 {
+		return c.ratio
+	}
+	return ratio
+}
+
 // oneFlow is what a single stream of video costs.
 func (c *comparison) oneFlow(ctx context.Context) error {
 	for _, size := range []int{1000, 120} {
@@ -218,7 +228,7 @@ func (c *comparison) oneFlow(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			c.add(fmt.Sprintf("one flow, 30,000 packets/s in bursts of 30, %d B, %s", size, o.direction()), "us/packet", steps, costOf, 0.7, false)
+			c.add(fmt.Sprintf("one flow, 30,000 packets/s in bursts of 30, %d B, %s", size, o.direction()), "us/packet", steps, costOf, c.target(0.7), false)
 		}
 	}
 	return nil
@@ -232,7 +242,7 @@ func (c *comparison) manyFlows(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c.add(fmt.Sprintf("500 allocations of 50 packets/s, 120 B, %s", o.direction()), "us/packet", steps, costOf, 1.0, false)
+		c.add(fmt.Sprintf("500 allocations of 50 packets/s, 120 B, %s", o.direction()), "us/packet", steps, costOf, c.target(1.0), false)
 	}
 	return nil
 }
@@ -371,9 +381,9 @@ func (c *comparison) add(name, unit string, steps [2][]*result, figure func(*res
 	}
 	if target > 0 {
 		passed := r.Ratio > 0 && r.Ratio <= target
-		r.Target = fmt.Sprintf("at most %.1f", target)
+		r.Target = fmt.Sprintf("at most %g", target)
 		if more {
-			passed, r.Target = r.Ratio >= target, fmt.Sprintf("at least %.1f", target)
+			passed, r.Target = r.Ratio >= target, fmt.Sprintf("at least %g", target)
 		}
 		// Little CPU for packets that are then lost is no merit.
 		if r.Loss[0] > max(lossFree, 2*r.Loss[1]) {
