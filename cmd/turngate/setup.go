@@ -294,6 +294,9 @@ func (in *installer) run(ctx context.Context) error {
 		}
 	}
 	p, err := in.plan(ctx, journal)
+	if err != nil && ctx.Err() != nil {
+		return in.report(doctor.As(doctor.SetupStep, "interrupted, and nothing was changed").Do("run setup again when you like"))
+	}
 	if err != nil {
 		return err
 	}

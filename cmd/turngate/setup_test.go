@@ -552,6 +552,14 @@ func TestSetupNeedsRoot(t *testing.T) {
 		t.Errorf("got %v, want exit code 1", err)
 	}
 	h.said(t, "TG-301", "sudo")
+	before := h.tree(t)
+	in = h.installer(t, "proxy.corp.example", "--dry-run")
+	in.root = false
+	if err := in.run(t.Context()); err != nil {
+		t.Errorf("a dry run: %v", err)
+	}
+	h.said(t, "only root may read that of this host", "Nothing was changed")
+	h.same(t, "a dry run", before, setup.State{})
 }
 
 func TestSetupAsksOnceAndNoChangesNothing(t *testing.T) {

@@ -39,6 +39,10 @@ func (in *installer) existing(p *installation) (string, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return noFile, nil
 	}
+	if errors.Is(err, fs.ErrPermission) && !in.root {
+		p.problem(doctor.As(doctor.SetupNotRoot, "only root may read %s: this is for a host as the package leaves it", defaultConfig).At(doctor.Warn))
+		return noFile, nil
+	}
 	if err != nil {
 		return "", err
 	}

@@ -85,7 +85,7 @@ func (in *installer) plan(ctx context.Context, journal *setup.Journal) (*install
 		p.problem(doctor.As(doctor.SetupMissing, "systemd has no %s", unitName))
 	}
 	for _, dir := range []string{configDir, configDir + "/tls", "/var/lib/turngate"} {
-		if !in.host.Exists(dir) && len(p.found) == 0 {
+		if in.root && !in.host.Exists(dir) && len(p.found) == 0 {
 			p.problem(doctor.As(doctor.SetupMissing, "there is no directory %s", dir))
 		}
 	}
