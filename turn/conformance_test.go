@@ -23,6 +23,16 @@ type site struct {
 	fingerprint bool // clients add FINGERPRINT
 }
 
+// dropped returns how much was not relayed for want of a permission.
+func (s site) dropped(relayed netip.AddrPort) (n uint64) {
+	for _, each := range s.server.Sessions() {
+		if slices.Contains(each.Relays, relayed) {
+			n += each.Dropped
+		}
+	}
+	return n
+}
+
 // within bounds everything that one test waits for.
 func within(t testing.TB) context.Context {
 	t.Helper()
@@ -566,7 +576,8 @@ var conformance = []struct {
 		// let it come to the datagram before the permission does.
 		other, otherRelayed := s.allocated(t)
 		must(t, other.CreatePermission(within(t), peer.Addr()))
-		for range 20 {
+		for ctx := within(t); s.dropped(relayed) < 3; {
+			must(t, ctx.Err())
 			must(t, peer.Send(otherRelayed, []byte("turn")))
 			nextData(t, other, "turn", 0, peer.Addr())
 		}
