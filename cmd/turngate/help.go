@@ -132,7 +132,8 @@ func writeCode(w io.Writer, m *manual.Manual, t doctor.Topic) error {
 	if err := t.WriteTopic(w); err != nil {
 		return err
 	}
-	for i, f := range m.Mentions(string(t.Code)) {
+	more := slices.DeleteFunc(m.Mentions(string(t.Code)), func(f manual.Section) bool { return strings.Contains(f.Page.Name, ".") }) // translations
+	for i, f := range more {
 		if i == 0 {
 			fmt.Fprintln(w, "\nMore:")
 		}

@@ -125,6 +125,13 @@ func (s Style) strong(text string) string {
 	return bold + text + plain
 }
 
+func (s Style) code(text string) string {
+	if !s.Bold {
+		return "`" + text + "`"
+	}
+	return s.strong(text)
+}
+
 // plain is the text of a block in one line, without any mark.
 func (p *Page) plain(n node) string {
 	var b strings.Builder
@@ -175,11 +182,7 @@ func (p *Page) inline(n node, style Style) string {
 		case *ast.String:
 			b.Write(c.Value)
 		case *ast.CodeSpan:
-			if style.Bold {
-				b.WriteString(style.strong(p.inline(c, Style{})))
-			} else {
-				b.WriteString("`" + p.inline(c, Style{}) + "`")
-			}
+			b.WriteString(style.code(p.inline(c, Style{})))
 		case *ast.Emphasis:
 			if c.Level > 1 {
 				b.WriteString(style.strong(p.inline(c, Style{Link: style.Link})))
@@ -195,7 +198,7 @@ func (p *Page) inline(n node, style Style) string {
 			case where == "" || where == shown:
 				b.WriteString(shown)
 			case strings.HasSuffix(shown, ".md"): // a name of no use where there are no files
-				b.WriteString(where)
+				b.WriteString(style.code(where))
 			default:
 				b.WriteString(shown + " (" + where + ")")
 			}
