@@ -279,7 +279,7 @@ func (d *Dialer) race(ctx context.Context, addrs []string) (net.Conn, error) {
 }
 
 // Handshake puts TLS on a connection when the upstream wants it. The chain is
-// verified to the system's roots and the CA file, the name is the upstream's. It
+// verified to the system's roots and the CA file, or was lately; the name is the upstream's. It
 // closes the connection when it fails. The error is an [*Error].
 //
 // No session is resumed: a certificate that was replaced under the same ticket keys would not be

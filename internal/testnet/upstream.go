@@ -76,6 +76,12 @@ func (ca *CA) Issue(t testing.TB, names ...string) tls.Certificate {
 // IssueUntil signs a server certificate that ends at a time, possibly in the past.
 func (ca *CA) IssueUntil(t testing.TB, notAfter time.Time, names ...string) tls.Certificate {
 	t.Helper()
+	return ca.IssueBetween(t, earlier(notAfter.Add(-48*time.Hour), time.Now().Add(-time.Hour)), notAfter, names...)
+}
+
+// IssueBetween signs a server certificate that begins and ends at a time.
+func (ca *CA) IssueBetween(t testing.TB, notBefore, notAfter time.Time, names ...string) tls.Certificate {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +89,7 @@ func (ca *CA) IssueUntil(t testing.TB, notAfter time.Time, names ...string) tls.
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()),
 		Subject:      pkix.Name{CommonName: "fake upstream"},
-		NotBefore:    earlier(notAfter.Add(-48*time.Hour), time.Now().Add(-time.Hour)),
+		NotBefore:    notBefore,
 		NotAfter:     notAfter,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
