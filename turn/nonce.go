@@ -6,7 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"hash"
 	"net/netip"
+	"sync"
 	"time"
 )
 
@@ -16,7 +18,8 @@ import (
 // is of no use from another address. They are short because the answer that
 // carries one goes to an address that may be spoofed.
 type nonces struct {
-	key [32]byte // random per process
+	key  [32]byte  // random per process; set before the first use
+	macs sync.Pool // of hash.Hash with the key: a flood asks for many
 }
 
 const (
@@ -64,16 +67,22 @@ func (n *nonces) ok(nonce []byte, client netip.AddrPort, now time.Time) (offered
 }
 
 func (n *nonces) mac(dst []byte, at uint8, offer bool, client netip.AddrPort) {
-	h := hmac.New(sha256.New, n.key[:])
+	h, ok := n.macs.Get().(hash.Hash)
+	if !ok {
+		h = hmac.New(sha256.New, n.key[:])
+	}
+	defer n.macs.Put(h)
+	h.Reset()
 	addr := client.Addr().As16()
 	kind := byte(0)
 	if offer {
 		kind = 1
 	}
-	h.Write([]byte{at, kind})
-	h.Write(addr[:])
-	h.Write(binary.BigEndian.AppendUint16(nil, client.Port()))
-	copy(dst, h.Sum(nil)[:nonceMAC])
+	var sum [sha256.Size]byte
+	text := append(sum[:0], at, kind)
+	text = append(text, addr[:]...)
+	h.Write(binary.BigEndian.AppendUint16(text, client.Port()))
+	copy(dst, h.Sum(sum[:0])[:nonceMAC])
 }
 
 func minute(t time.Time) uint8 { return uint8(t.Unix() / int64(nonceStep/time.Second)) }
