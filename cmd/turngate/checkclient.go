@@ -182,6 +182,9 @@ func (o *checkOptions) fetchCredential(ctx context.Context, u *url.URL, s *check
 	return nil
 }
 
+// errDistrusted keeps a token here.
+var errDistrusted = errors.New("the certificate is not trusted")
+
 // withToken makes one request with a token, which goes only to a server whose
 // certificate this machine trusts.
 func (s *checkedSite) withToken(req *http.Request, token string) (*http.Response, error) {
@@ -190,9 +193,9 @@ func (s *checkedSite) withToken(req *http.Request, token string) (*http.Response
 		return nil, err
 	}
 	if chain := conn.ConnectionState().PeerCertificates; chain[0].VerifyHostname(s.host) != nil {
-		err = errors.New("the certificate is for another name; the token was not sent")
+		err = fmt.Errorf("%w: it is for another name; the token was not sent", errDistrusted)
 	} else if _, untrusted := s.trust(chain, nameOf(chain[0]), time.Now()); untrusted {
-		err = errors.New("the certificate is not trusted (see --ca); the token was not sent")
+		err = fmt.Errorf("%w (see --ca); the token was not sent", errDistrusted)
 	}
 	if err != nil {
 		conn.Close()

@@ -104,12 +104,18 @@ func openLink(ctx context.Context, u *url.URL, site *checkedSite) (*checkSession
 // linkedChecks are the checks that a link adds to those of the name and of HTTPS.
 func (o *checkOptions) linkedChecks(ctx context.Context, u *url.URL, site *checkedSite, t *checkedTURN) ([]doctor.Check, error) {
 	c, err := openLink(ctx, u, site)
-	if err != nil {
-		return []doctor.Check{{Name: "link", Group: doctor.Media, Run: func(context.Context) []doctor.Finding {
-			f := doctor.As(doctor.CredentialMissing, "the link opens nothing: %v", err)
-			f.Group = doctor.Media
-			return []doctor.Finding{f.At(doctor.Fail).Do("make another one on the server: turngate check-link").By(doctor.Admin)}
-		}}}, nil
+	if err != nil { // what needs no token is tried all the same
+		t.doors = o.clientDoors(site)
+		f := doctor.As(doctor.CredentialMissing, "the link opens nothing: %v", err).At(doctor.Fail).By(doctor.Admin)
+		if errors.Is(err, errDistrusted) {
+			f = f.Do("put a good certificate on the server, or copy the one that it has to this machine and name it with --ca; the link is still good")
+		} else {
+			f = f.Do("make another one on the server: turngate check-link")
+		}
+		return []doctor.Check{
+			{Name: "link", Group: doctor.Service, Run: func(context.Context) []doctor.Finding { return []doctor.Finding{f} }},
+			{Name: "TURN", Group: doctor.Media, Run: t.check},
+		}, nil
 	}
 	var checks []doctor.Check
 	if cert := c.plan.Certificate; cert != nil {

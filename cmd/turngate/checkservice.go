@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -104,12 +105,26 @@ func checkService(st *Status, dialErr error, now time.Time) []doctor.Finding {
 	return found
 }
 
-func checkVersion(st *Status) []doctor.Finding {
+// checkVersion compares what runs with what is installed, and this build with the
+// advisories that it knows.
+func checkVersion(st *Status) (found []doctor.Finding) {
+	var deps []*debug.Module
+	if info, ok := debug.ReadBuildInfo(); ok {
+		deps = info.Deps
+	}
+	known := ""
+	for _, a := range doctor.Known(deps, doctor.Advisories) {
+		if a.Contained != "" {
+			known += fmt.Sprintf("; %s is kept away: %s", a.ID, a.Contained)
+			continue
+		}
+		found = append(found, doctor.As(doctor.VersionHole, "%s in %s: %s", a.ID, a.Module, a.About))
+	}
 	own := fullVersion()
 	if st != nil && st.Version != own {
-		return []doctor.Finding{doctor.As(doctor.VersionOld, "%s runs, %s is installed", st.Version, own)}
+		return append(found, doctor.As(doctor.VersionOld, "%s runs, %s is installed", st.Version, own))
 	}
-	return []doctor.Finding{doctor.As(doctor.VersionOK, "turngate %s (%s, %s/%s)", own, runtime.Version(), runtime.GOOS, runtime.GOARCH)}
+	return append(found, doctor.As(doctor.VersionOK, "turngate %s (%s, %s/%s)%s", own, runtime.Version(), runtime.GOOS, runtime.GOARCH, known))
 }
 
 // checkKernelPath is about the kernel packet path of the running turngate.

@@ -66,19 +66,17 @@ const (
 	slowLoop  = 300 * time.Millisecond
 )
 
-// check tries every door at once, then judges them together.
+// check tries every door at once, then judges them together. Without a credential
+// it sees which doors answer.
 func (t *checkedTURN) check(ctx context.Context) []doctor.Finding {
+	enter := t.enter
 	if t.user == "" {
-		var found []doctor.Finding
-		for _, d := range t.doors {
-			found = append(found, doctor.As(doctor.Transport(d.code, doctor.TransportUntested), "%s: no credential to test with", d.name))
-		}
-		return found
+		enter = t.knock
 	}
 	results := make([]through, len(t.doors))
 	var wg sync.WaitGroup
 	for i, d := range t.doors {
-		wg.Go(func() { results[i] = t.enter(ctx, d) })
+		wg.Go(func() { results[i] = enter(ctx, d) })
 	}
 	wg.Wait()
 	found := t.judge(results)
@@ -102,7 +100,7 @@ func (t *checkedTURN) judge(results []through) []doctor.Finding {
 	var open, shut []string
 	blocked, udpOpen, udpBlocked := 0, false, false
 	for _, r := range results {
-		if r.outcome == doctor.TransportOK {
+		if r.outcome == doctor.TransportOK || r.outcome == doctor.TransportUntested {
 			open = append(open, r.door.name)
 			udpOpen = udpOpen || r.door.network == "udp"
 		} else {
@@ -130,6 +128,23 @@ func (t *checkedTURN) judge(results []through) []doctor.Finding {
 		found = append(found, doctor.As(doctor.BlockedUDP, "UDP is blocked, media goes over %s", strings.Join(open, ", ")))
 	}
 	return found
+}
+
+// knock asks at one door for nothing but an answer.
+func (t *checkedTURN) knock(ctx context.Context, d turnDoor) through {
+	ctx, cancel := context.WithTimeout(ctx, t.wait)
+	defer cancel()
+	began := time.Now()
+	c, err := turnprobe.Dial(ctx, d.network, d.addr, d.tls)
+	if err == nil {
+		defer c.Close()
+		_, err = c.Binding(ctx)
+	}
+	if err != nil && turnprobe.Code(err) == 0 {
+		return t.shut(d, err)
+	}
+	return through{door: d, outcome: doctor.TransportUntested, found: []doctor.Finding{doctor.As(doctor.Transport(d.code, doctor.TransportUntested),
+		"%s: the server answers in %s; no credential to test a relay with", d.name, took(began)).With(d.measure()+"_time", time.Since(began).Seconds(), "s")}}
 }
 
 // enter tries one door: an allocation, and a loop to another one.
