@@ -279,3 +279,103 @@ func TestLostSessions(t *testing.T) {
 		})
 	})
 }
+
+// What RFC 6455 and RFC 9110 allow in a handshake opens a WebSocket, and what steers stays here.
+func TestHandshakesThatAreOdd(t *testing.T) {
+	tg := attacked(t, "", "")
+	const (
+		version = "Sec-WebSocket-Version: 13\r\n"
+		key     = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+		rest    = version + key
+	)
+	for n, row := range []struct {
+		name, fields string
+		want         int
+		upstream     string // in the head that the upstream gets
+	}{
+		{"Connection as Firefox writes it", "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n" + rest, 101, ""},
+		{"two Connection fields", "Connection: keep-alive\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + rest, 101, ""},
+		{"other letters", "CONNECTION: UPGRADE\r\nupgrade: WebSocket\r\nsec-websocket-version: 13\r\nSEC-WEBSOCKET-KEY: dGhlIHNhbXBsZSBub25jZQ==\r\n", 101, ""},
+		{"empty elements in Connection", "Connection: ,, Upgrade ,\r\nUpgrade: websocket\r\n" + rest, 101, ""},
+		{"Connection that names X-Forwarded-For", "Connection: Upgrade, X-Forwarded-For\r\nUpgrade: websocket\r\n" + rest, 101, "X-Forwarded-For: 127.0.0.1\r\n"},
+		{"Connection that names Host and Origin", "Connection: Upgrade, Host, Sec-WebSocket-Version\r\nUpgrade: websocket\r\n" + rest, 101, "Sec-WebSocket-Version: 13\r\n"},
+		{"a length of none", "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n" + rest, 101, ""},
+		{"Expect: 100-continue", "Connection: Upgrade\r\nUpgrade: websocket\r\nExpect: 100-continue\r\n" + rest, 101, ""},
+		{"another expectation", "Connection: Upgrade\r\nUpgrade: websocket\r\nExpect: 200-ok\r\n" + rest, 417, ""},
+		{"blanks around values", "Connection:   Upgrade  \r\nUpgrade:\twebsocket\t\r\n" + rest, 101, ""},
+		{"extensions in two fields", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Extensions: x; y=\"a,b\"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n" + rest, 101, ""},
+		{"subprotocols in two fields", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol: b, c\r\n" + rest, 101, "Sec-WebSocket-Protocol: b, c\r\n"},
+		{"a trailer announced", "Connection: Upgrade\r\nUpgrade: websocket\r\nTrailer: X-A\r\n" + rest, 101, ""},
+		{"TE", "Connection: Upgrade, TE\r\nUpgrade: websocket\r\nTE: trailers\r\n" + rest, 101, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			for m, path := range wsPaths {
+				marker := "odd" + strings.Repeat("i", n) + strings.Repeat("j", m) + "."
+				a := tg.dial(t)
+				a.send("GET " + path + marker + " HTTP/1.1\r\nHost: localhost\r\n" + row.fields + "\r\n")
+				if status, _, _ := a.response(); status != row.want {
+					t.Errorf("%s: got %d, want %d", path, status, row.want)
+				}
+				a.NetConn().Close()
+				all := tg.received(marker)
+				if opened := len(all) == 1; opened != (row.want == 101) {
+					t.Errorf("%s: %d requests upstream", path, len(all))
+					continue
+				}
+				for _, e := range all {
+					for _, name := range []string{"Expect", "Trailer", "Te", "Content-Length"} {
+						if e.Header.Get(name) != "" {
+							t.Errorf("%s: upstream received %s", path, name)
+						}
+					}
+					if !strings.Contains(e.head, row.upstream) {
+						t.Errorf("%s: upstream received %q, want %q in it", path, e.head, row.upstream)
+					}
+				}
+			}
+		})
+	}
+	tg.blameless(t)
+}
+
+// Control frames between the fragments of a message pass, and so do close codes and reasons.
+func TestFramesThatAreOdd(t *testing.T) {
+	tg := attacked(t, "", "")
+	tg.answerWith(t, func(c net.Conn, e *forwarded) bool {
+		io.WriteString(c, goodSwitch(e))
+		// The upstream says what it gets, in one message, as soon as the client closes.
+		kinds := ""
+		for {
+			var head [6]byte
+			if _, err := io.ReadFull(c, head[:]); err != nil {
+				return false
+			}
+			p := make([]byte, head[1]&0x7f)
+			io.ReadFull(c, p)
+			for i := range p {
+				p[i] ^= head[2+i%4]
+			}
+			if head[0]&0x0f == 8 {
+				io.WriteString(c, "\x81"+string(rune(len(kinds)))+kinds+"\x88"+string(rune(len(p)))+string(p))
+				return false
+			}
+			kinds += string(rune('a'+head[0]&0x0f)) + string(p)
+		}
+	})
+	for _, path := range wsPaths {
+		a := tg.upgrade(t, path)
+		a.send(maskedFrame(0x01, "one ") + maskedFrame(0x89, "!") + maskedFrame(0x00, "two ") + maskedFrame(0x8a, "?") + maskedFrame(0x80, "three") +
+			maskedFrame(0x88, "\x0f\xa5gone"))
+		_, got := a.ended(5 * time.Second)
+		// Messages that are read are written whole again; their ping goes first.
+		want := "bone j!atwo k?athree"
+		if path == "/inspect/" {
+			want = "j!k?bone two three"
+		}
+		if !strings.Contains(string(got), want) || !strings.Contains(string(got), "\x0f\xa5gone") {
+			t.Errorf("%s: got %q, want %q and the Close", path, got, want)
+		}
+	}
+	tg.answer.Store(nil)
+	tg.blameless(t)
+}

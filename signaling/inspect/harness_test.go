@@ -151,7 +151,7 @@ func (u *upstream) url() string { return "http://" + u.Addr }
 
 func newUpstream(t testing.TB, upgrader websocket.Upgrader) *upstream {
 	t.Helper()
-	u := &upstream{peers: make(chan *peer, 64), requests: make(chan *http.Request, 64)}
+	u := &upstream{peers: make(chan *peer, 1024), requests: make(chan *http.Request, 1024)}
 	upgrader.CheckOrigin = func(*http.Request) bool { return true }
 	u.Upstream = testnet.PlainUpstream(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, err := upgrader.Upgrade(w, r, http.Header{"Set-Cookie": {"a=b"}, "X-From-Upstream": {"yes"}})

@@ -141,19 +141,25 @@ func accepted(w http.ResponseWriter, r *http.Request, header http.Header, compre
 		EnableCompression: compress,
 		Error:             func(http.ResponseWriter, *http.Request, int, error) {},
 	}
-	if compress {
-		r = inflatable(r)
-	}
-	ws, err := u.Upgrade(keeper, r, header)
+	ws, err := u.Upgrade(keeper, plain(r, compress), header)
 	if err != nil {
 		return nil, err
 	}
 	return newSocket(ws, keeper.tap), nil
 }
 
-// inflatable leaves those offers of permessage-deflate that gorilla can keep: it
-// does not know that a window may be limited (RFC 7692 section 7.1.2.1).
-func inflatable(r *http.Request) *http.Request {
+// plain is a handshake that was found good, as gorilla understands it: it does not know
+// every list that RFC 9110 allows, and would leave the request without an answer. Of the offers
+// of permessage-deflate it gets those that it can keep: it does not know that a window may
+// be limited (RFC 7692 section 7.1.2.1).
+func plain(r *http.Request, compress bool) *http.Request {
+	r2 := *r
+	r2.Header = r.Header.Clone()
+	r2.Header["Connection"], r2.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
+	delete(r2.Header, "Sec-Websocket-Extensions")
+	if !compress {
+		return &r2
+	}
 	var offers []string
 	for _, line := range r.Header["Sec-Websocket-Extensions"] {
 		for offer := range strings.SplitSeq(line, ",") {
@@ -162,9 +168,6 @@ func inflatable(r *http.Request) *http.Request {
 			}
 		}
 	}
-	r2 := *r
-	r2.Header = r.Header.Clone()
-	delete(r2.Header, "Sec-Websocket-Extensions")
 	if len(offers) > 0 {
 		r2.Header["Sec-Websocket-Extensions"] = []string{strings.Join(offers, ", ")}
 	}
