@@ -89,7 +89,8 @@ func (b *bench) messagesCase() error {
 	}
 	for name, all := range p99 {
 		for _, v := range all {
-			b.add("p99 over the direct median, best round, µs", "%.0f", &target{than: "nginx", bound: 0.7, best: true}, name, v-base)
+			b.add("p99 over the direct median, µs", "%.0f", &target{than: "nginx", bound: 0.7}, name, v-base)
+			b.add("the same, best round, µs", "%.0f", &target{than: "nginx", bound: 0.7, best: true}, name, v-base)
 		}
 	}
 	return nil
