@@ -39,17 +39,6 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// closedPort returns an address that refuses.
-func closedPort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // saying is an upstream that gives every connection this answer to its request.
 func saying(t testing.TB, answer string) *testnet.Upstream {
 	return testnet.RawUpstream(t, nil, func(c net.Conn) {
@@ -124,7 +113,7 @@ func TestUpstreamThatDoesNotAnswerIsPassedOver(t *testing.T) {
 		bad string
 		out bool // it is passed over from then on
 	}{
-		"refuses":                {closedPort(t), true},
+		"refuses":                {testnet.ClosedAddress(t), true},
 		"is silent":              {silent.Addr, true},
 		"hangs up":               {saying(t, "").Addr, false},
 		"hangs up amid the head": {saying(t, "HTTP/1.1 101 Swit").Addr, false},
@@ -261,7 +250,7 @@ func TestSilenceTowardsStrangers(t *testing.T) {
 // Who holds connections, and what is known about upstreams, outlives a reload.
 func TestReloadForgetsNothing(t *testing.T) {
 	good := newUpstream(t, websocket.Upgrader{})
-	rt := Route{Route: entry.Route{Path: "/", Upstreams: []string{"http://" + closedPort(t), good.url()}, MaxPerAddress: 2}}
+	rt := Route{Route: entry.Route{Path: "/", Upstreams: []string{"http://" + testnet.ClosedAddress(t), good.url()}, MaxPerAddress: 2}}
 	h := serve(t, rt)
 	first := h.open(t, "/", nil)
 	if h.Upstreams()[0].Up {
