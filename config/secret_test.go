@@ -104,6 +104,10 @@ func TestABrokenSecretIsNotQuoted(t *testing.T) {
 		"[upstream]\nproxy = \"ftp://u:hunter2@host:3128\"",
 		"[[signaling]]\npath=\"/x\"\nupstream = [\"https://u:hunter2@host/\"]",
 		"[[signaling]]\npath=\"/x\"\nupstream = [\"u:hunter2@host/\"]",
+		"[[signaling]]\npath=\"/x\"\nupstream = [\"https://host/?token=hunter2\"]",
+		"[[signaling]]\npath=\"/x\"\nupstream = [\"ftp://host/?token=hunter2\"]",
+		"[[signaling]]\npath=\"/x\"\nupstream = [\"https://host/#hunter2\"]",
+		"[[signaling]]\npath=\"/x\"\nupstream = [\"https:///?token=hunter2\"]",
 	} {
 		cfg, findings := LoadBytes("f", []byte(text), machine(nil, nil))
 		if cfg != nil || len(findings) == 0 || findings[0].Line == 0 {

@@ -340,16 +340,17 @@ func parseURL(s string) (*url.URL, error) {
 	if strings.Contains(s, "@") { // it may hold a password: do not repeat it
 		return nil, &wrong{"a user in an upstream URL is not supported", form}
 	}
+	said := cutQuery(s)
 	u, err := url.Parse(s)
 	switch {
 	case err != nil:
-		return nil, &wrong{fmt.Sprintf("%q is not a URL", s), form}
+		return nil, &wrong{fmt.Sprintf("%q is not a URL", said), form}
 	case !slices.Contains([]string{"https", "http", "wss", "ws"}, u.Scheme):
-		return nil, &wrong{fmt.Sprintf("%q does not begin with https://, wss://, http:// or ws://", s), form}
+		return nil, &wrong{fmt.Sprintf("%q does not begin with https://, wss://, http:// or ws://", said), form}
 	case u.Hostname() == "":
-		return nil, &wrong{fmt.Sprintf("%q has no host", s), form}
+		return nil, &wrong{fmt.Sprintf("%q has no host", said), form}
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.Contains(s, "#"):
-		return nil, &wrong{fmt.Sprintf("%q has a query or fragment", s), "end it with the path; the client's query is passed on"}
+		return nil, &wrong{fmt.Sprintf("%q has a query or fragment", said), "end it with the path; the client's query is passed on"}
 	}
 	if p := u.Port(); p != "" {
 		if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 {
@@ -362,6 +363,15 @@ func parseURL(s string) (*url.URL, error) {
 	u.Scheme = strings.Replace(u.Scheme, "ws", "http", 1)
 	u.Host = strings.ToLower(u.Host)
 	return u, nil
+}
+
+// cutQuery leaves out what stands behind the question mark, or the number sign,
+// of a URL: there may be a token in it.
+func cutQuery(s string) string {
+	if i := strings.IndexAny(s, "?#"); i >= 0 {
+		return s[:i+1] + "..."
+	}
+	return s
 }
 
 // IsHost reports whether s is an address or a host name.
