@@ -501,7 +501,7 @@ func (t *turnSite) writeTLS() {
 	switch {
 	case t.noTLS && t.noDTLS || !t.cert.set() && !t.key.set():
 	case t.cert.set() && t.key.set():
-		t.addPair(abs(t.dir, t.cert.value), abs(t.dir, t.key.value), t.cert.pos)
+		t.addPair(abs(t.dir, t.cert.value), abs(t.dir, t.key.value), t.cert.pos, t.key.pos)
 	default:
 		o := t.cert
 		if !o.set() {
@@ -511,8 +511,8 @@ func (t *turnSite) writeTLS() {
 	}
 }
 
-// addPair adds a certificate to those of the site, once.
-func (s *site) addPair(cert, key string, pos Pos) {
+// addPair adds a certificate and its key to those of the site, once.
+func (s *site) addPair(cert, key string, pos, keyPos Pos) {
 	t := s.draft.in("tls")
 	if c := t.get("cert"); c != nil {
 		for i, v := range c.val.([]any) {
@@ -530,7 +530,7 @@ func (s *site) addPair(cert, key string, pos Pos) {
 		return
 	}
 	t.put("cert", []any{cert}, pos, "")
-	t.put("key", []any{key}, pos, "")
+	t.put("key", []any{key}, keyPos, "")
 }
 
 func (t *turnSite) writeMetrics() {

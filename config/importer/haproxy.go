@@ -780,7 +780,7 @@ func (c *haproxyConf) openBinds(sec *section, binds []bind) {
 				c.changed(b.line.pos, "crt", fmt.Sprintf("%s is a folder, as it seems, and turngate reads files", path), "name the files in [tls]")
 				continue
 			}
-			c.addPair(path, path, b.line.pos) // HAProxy keeps both in one file
+			c.addPair(path, path, b.line.pos, b.line.pos) // HAProxy keeps both in one file
 		}
 		if b.proxy {
 			var from []string
@@ -918,7 +918,7 @@ func (c *haproxyConf) tcp(sec *section, binds []bind) bool {
 			if b.tls || b.port == 443 {
 				c.listen("https", listenText(b.addr, b.port), b.line.pos)
 				for _, crt := range b.certs {
-					c.addPair(c.file(crt, "crt-base"), c.file(crt, "crt-base"), b.line.pos)
+					c.addPair(c.file(crt, "crt-base"), c.file(crt, "crt-base"), b.line.pos, b.line.pos)
 				}
 			} else {
 				c.listen("turn", listenText(b.addr, b.port), b.line.pos)

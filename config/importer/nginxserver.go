@@ -233,7 +233,7 @@ func (c *nginxConf) certificates(sc scope) {
 			c.lost(keys[i].pos, keys[i].name, "turngate reads keys from files with fixed names", "name the files in [tls]")
 			continue
 		}
-		c.addPair(abs(c.prefix, path), abs(c.prefix, keys[i].arg(0)), cert.pos)
+		c.addPair(abs(c.prefix, path), abs(c.prefix, keys[i].arg(0)), cert.pos, keys[i].pos)
 	}
 	if d := sc.one("ssl_protocols"); d != nil {
 		if slices.ContainsFunc(d.args, func(a string) bool { return a == "TLSv1" || a == "TLSv1.1" || a == "SSLv3" || a == "SSLv2" }) {
