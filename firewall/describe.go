@@ -140,7 +140,7 @@ func (d Description) Write(to io.Writer) error {
 		}
 	}
 	if len(d.Kernel) > 0 {
-		fmt.Fprintf(b, "\nKernel settings to put into /etc/sysctl.d/60-turngate.conf\n")
+		fmt.Fprintf(b, "\nKernel settings to put into /etc/sysctl.d/90-turngate.conf\n")
 		for _, k := range d.Kernel {
 			fmt.Fprintf(b, "  %s\n", k)
 		}

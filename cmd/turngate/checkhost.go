@@ -44,7 +44,7 @@ func checkRange(m machine.Machine, r machine.Range, st *Status) (found []doctor.
 	if both, overlap := r.Overlap(ephemeral); err == nil && overlap {
 		if _, open := machine.Uncovered(both, reserved); open || errReserved != nil {
 			found = append(found, doctor.As(doctor.RangeOverlap, "the relay range %s overlaps %s, the ports that the system gives to programs (%s)", r, both, ephemeral).
-				Do("sysctl -w net.ipv4.ip_local_reserved_ports=%s, and the same line in /etc/sysctl.d/60-turngate.conf", both))
+				Do("sysctl -w net.ipv4.ip_local_reserved_ports=%s, and the same line in /etc/sysctl.d/90-turngate.conf", both))
 		}
 	}
 	if st != nil {
