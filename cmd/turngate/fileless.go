@@ -56,7 +56,7 @@ func kept(dir, name string) (string, error) {
 		return "", fmt.Errorf("random %s: %w", name, err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("random %s: %w", name, err)
+		return "", fmt.Errorf("random %s: %w; name a directory that may be written to with STATE_DIRECTORY", name, err)
 	}
 	secret := config.NewPassword()
 	if err := pki.WriteSecret(path, []byte(secret+"\n")); err != nil { // the service's, also when root asks first

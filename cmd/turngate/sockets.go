@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"syscall"
 	"time"
 
 	"github.com/turngate/turngate/config"
@@ -67,7 +69,7 @@ func (a *app) openSockets(p *plan) (*opened, error) {
 		}
 		l, err := edge.Listen(context.Background(), addr, a.doorOptions(p.cfg, p.tickets, use))
 		if err != nil {
-			errs = append(errs, explainListen("tcp", addr, err))
+			errs = append(errs, explainListen(stands(p.cfg, tcpKey(p.cfg, addr)), "tcp", addr, err))
 			continue
 		}
 		next.doors[addr] = &door{l, addr, https}
@@ -78,7 +80,7 @@ func (a *app) openSockets(p *plan) (*opened, error) {
 		}
 		all, err := a.openUDP(addr)
 		if err != nil {
-			errs = append(errs, explainListen("udp", addr.String(), err))
+			errs = append(errs, explainListen(stands(p.cfg, "turn.listen"), "udp", addr.String(), err))
 			continue
 		}
 		next.sockets[addr.String()] = all
@@ -89,7 +91,7 @@ func (a *app) openSockets(p *plan) (*opened, error) {
 		}
 		l, err := side.listen(side.addr)
 		if err != nil {
-			errs = append(errs, explainListen("tcp", side.addr, err))
+			errs = append(errs, explainListen(stands(p.cfg, side.key), "tcp", side.addr, err))
 			continue
 		}
 		next.side[name] = l
@@ -190,6 +192,7 @@ func (a *app) swapSockets(p *plan, next map[string][]*relay.Listener) {
 
 // side is a plain HTTP listener that a plan wants.
 type side struct {
+	key    string // of the configuration
 	addr   string
 	listen func(addr string) (*sideListener, error)
 }
@@ -199,14 +202,14 @@ type side struct {
 func (a *app) sides(p *plan) map[string]side {
 	all := make(map[string]side)
 	if addr := p.cfg.Admin.Metrics.String(); addr != "" {
-		all["metrics "+addr] = side{addr, func(addr string) (*sideListener, error) { return listenMetrics(addr, a.registry) }}
+		all["metrics "+addr] = side{"admin.metrics", addr, func(addr string) (*sideListener, error) { return listenMetrics(addr, a.registry) }}
 	}
 	if addr := p.cfg.Admin.Status.String(); addr != "" {
-		all["status "+addr] = side{addr, a.listenStatus}
+		all["status "+addr] = side{"admin.status", addr, a.listenStatus}
 	}
 	if p.cfg.TLS.UsesHTTP() {
 		addr := p.cfg.TLS.ACME.HTTPListen.String()
-		all["challenges "+addr] = side{addr, a.listenPlain}
+		all["challenges "+addr] = side{"tls.acme.http_listen", addr, a.listenPlain}
 	}
 	return all
 }
@@ -327,15 +330,50 @@ func (a *app) closeSides() {
 	}
 }
 
-// explainListen adds what an operator can do.
-func explainListen(network, addr string, err error) error {
-	switch {
-	case isPermission(err):
-		return fmt.Errorf("listen %s %s: %w; run as root, grant CAP_NET_BIND_SERVICE, or choose a port above 1023", network, addr, err)
-	case isInUse(err):
-		return fmt.Errorf("listen %s %s: %w; another program has the port (see: ss -lnp 'sport = :%s')", network, addr, err, port(addr))
+// tcpKey is the key that asks for a TCP listener.
+func tcpKey(cfg *config.Config, addr string) string {
+	in := func(list []config.ListenAddr) bool {
+		return slices.ContainsFunc(list, func(l config.ListenAddr) bool { return l.String() == addr })
 	}
-	return fmt.Errorf("listen %s %s: %w", network, addr, err)
+	for i, r := range cfg.Signaling {
+		if in(r.Listen) {
+			return fmt.Sprintf("signaling[%d].listen", i)
+		}
+	}
+	for i, r := range cfg.Logger {
+		if in(r.Listen) {
+			return fmt.Sprintf("logger[%d].listen", i)
+		}
+	}
+	if in(cfg.HTTPS.Listen) {
+		return "https.listen"
+	}
+	return "turn.listen"
+}
+
+// stands is the place of a key in the file, and its name, for the beginning of a message.
+func stands(cfg *config.Config, key string) string {
+	if o := cfg.Origin(key); o.File != "" {
+		return fmt.Sprintf("%s:%d: %s: ", o.File, o.Line, key)
+	}
+	return key + ": "
+}
+
+// explainListen adds the place that asks for a listener, and what an operator can
+// do.
+func explainListen(place, network, addr string, err error) error {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		err = op.Err // without the address, which is said here
+	}
+	switch {
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%slisten %s %s: %w; no interface of this host has the address (see: ip address)", place, network, addr, err)
+	case isPermission(err):
+		return fmt.Errorf("%slisten %s %s: %w; run as root, grant CAP_NET_BIND_SERVICE, or choose a port above 1023", place, network, addr, err)
+	case isInUse(err):
+		return fmt.Errorf("%slisten %s %s: %w; another program has the port (see: ss -lnp 'sport = :%s')", place, network, addr, err, port(addr))
+	}
+	return fmt.Errorf("%slisten %s %s: %w", place, network, addr, err)
 }
 
 func port(addr string) string {

@@ -155,7 +155,7 @@ func (p *wsProxy) run(ctx context.Context, io streams) error {
 	adoptLibraries(log)
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", p.listen)
 	if err != nil {
-		return explainListen("tcp", p.listen, err)
+		return explainListen("", "tcp", p.listen, err)
 	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
@@ -215,7 +215,7 @@ func (p *wsProxy) serve(ctx context.Context, now <-chan struct{}, ln net.Listene
 		registry.MustRegister(s.Collectors()...)
 		m, err := listenMetrics(p.metrics, registry)
 		if err != nil {
-			return explainListen("tcp", p.metrics, err)
+			return explainListen("", "tcp", p.metrics, err)
 		}
 		defer m.server.Close()
 		go func() { _ = m.server.Serve(m) }() // ends with Close
