@@ -356,6 +356,39 @@ func TestLimitOfConnectionsPerAddress(t *testing.T) {
 	refused("203.0.113.7")
 }
 
+// Whom nobody vouches for is the address he comes from, to the limit and to the choice of
+// an upstream, whatever he writes.
+func TestForgedAddressesCountAsOne(t *testing.T) {
+	var addrs []string
+	for range 4 {
+		b, _ := newBackend(t, switching(testKey))
+		addrs = append(addrs, b.Addr)
+	}
+	rt := qrator(addrs...)
+	rt.MaxPerAddress = 8
+	rt.Headers.XFF = proxy.XFFAppend
+	h := serve(t, Options{Routes: []Route{rt}})
+	for i := range 12 {
+		w := h.dial(t)
+		forged := fmt.Sprintf("203.0.113.%d", i)
+		w.send(request("/", "X-Forwarded-For: "+forged+"\r\nX-Real-IP: "+forged+"\r\nForwarded: for="+forged+"\r\nX-Qrator-IP-Source: "+forged+"\r\n"))
+		want := "101"
+		if i >= rt.MaxPerAddress {
+			want = "429"
+		}
+		if got := strings.Fields(w.head())[1]; got != want {
+			t.Errorf("connection %d: %s, want %s", i, got, want)
+		}
+	}
+	used := map[string]bool{}
+	for _, s := range h.Sessions() {
+		used[s.Upstream] = true
+	}
+	if len(used) != 1 {
+		t.Errorf("one address has %d upstreams, want 1", len(used))
+	}
+}
+
 func TestAllowListOfClients(t *testing.T) {
 	b, _ := newBackend(t, switching(testKey))
 	rt := qrator(b.Addr)

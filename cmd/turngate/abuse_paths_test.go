@@ -167,7 +167,7 @@ func TestHeadersThatStayHere(t *testing.T) {
 		"x-forwarded-for: ", "X-Forwarded-For: unknown", "X_Forwarded_For: 192.0.2.1", "X-Real-IP: 192.0.2.1", "X_Real_IP: 192.0.2.1",
 		"Forwarded: for=192.0.2.1", "True-Client-IP: 192.0.2.1", "CF-Connecting-IP: 192.0.2.1", "Client-IP: 192.0.2.1",
 		"X-Forwarded-Host: evil.example", "X-Forwarded-Proto: http", "X-Forwarded-Port: 1", "X-Forwarded-Server: x", "Via: 1.1 x",
-		"X-Wsproxy-Upstream: ws://127.0.0.1:1/", "X-Accel-Redirect: /etc/passwd", "X-Original-URL: /admin", "X-Rewrite-URL: /admin",
+		"X-Wsproxy-Upstream: ws://127.0.0.1:1/", "X-Wsproxy-Inboundhook: http://127.0.0.1:1/\r\nx-wsproxy-idletimeout: 1", "X-Accel-Redirect: /etc/passwd", "X-Original-URL: /admin", "X-Rewrite-URL: /admin",
 		"X-HTTP-Method-Override: DELETE", "Proxy: http://192.0.2.1/", "Cookie: session=secret", "Authorization: Bearer secret",
 		"TE: trailers", "Trailer: X-A", "Keep-Alive: timeout=9999", "Proxy-Authorization: Basic c2VjcmV0", "Proxy-Connection: keep-alive",
 		"Proxy-Authenticate: x", "HTTP2-Settings: AAMAAABkAAQAAP__", "Connection: x-hop\r\nX-Hop: 1", "Connection: close, x-hop\r\nX-Hop: 1",

@@ -67,6 +67,14 @@ max_message = "1MiB"
 identify = false
 keep_cookies = false
 
+[[signaling]]
+preset = "watchrtc"
+upstream = ["https://log.test/"]
+handshake_timeout = "2s"
+max_message = "1MiB"
+xff = "replace"
+keep_cookies = false
+
 [[logger]]
 preset = "trtc"
 upstream = ["https://log.test/"]
@@ -81,10 +89,11 @@ level = "debug"
 `, rec.ca.File(t), addr)
 }
 
-// The paths under which strangers reach an upstream.
+// The paths under which strangers reach an upstream; the route of watchRTC takes
+// reports and WebSockets.
 var (
-	plainPaths = []string{"/logger/", "/schedule/api/v1/", "/u/v5/"}
-	wsPaths    = []string{"/ws/", "/inspect/", "/schedule/s1.rtc.test/", "/u/v2/ws?signalDomain=s1.rtc.test&"}
+	plainPaths = []string{"/logger/", "/schedule/api/v1/", "/u/v5/", "/watchrtc/"}
+	wsPaths    = []string{"/ws/", "/inspect/", "/schedule/s1.rtc.test/", "/u/v2/ws?signalDomain=s1.rtc.test&", "/watchrtc/"}
 )
 
 // forwarded is one request as it reached the recorder.
@@ -281,6 +290,9 @@ func (rec *recorder) examine(e *forwarded) {
 		if !ok || !proxy.ValidName(name) || !proxy.ValidValue(value) || strings.Contains(name, "_") {
 			fault("field " + line)
 		}
+		if strings.HasPrefix(strings.ToLower(name), "x-wsproxy-") {
+			fault("field " + name)
+		}
 		count[strings.ToLower(name)]++
 	}
 	if count["content-length"]+count["transfer-encoding"] > 1 || count["host"] != 1 {
@@ -292,7 +304,7 @@ func (rec *recorder) examine(e *forwarded) {
 	for _, name := range []string{
 		"cookie", "authorization", "proxy-authorization", "proxy-connection", "proxy-authenticate", "keep-alive", "te",
 		"trailer", "http2-settings", "forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip", "client-ip", "via",
-		"x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-server", "x-wsproxy-upstream",
+		"x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-server",
 		"x-accel-redirect", "x-original-url", "x-rewrite-url", "x-http-method-override", "proxy", "expect", "x-hop", "x-smuggled",
 	} {
 		if count[name] > 0 {

@@ -58,6 +58,30 @@ func TestTLSPolicy(t *testing.T) {
 	tg.control(t)
 }
 
+// Every answer of a route, whether it is ours or an upstream's that says otherwise, tells
+// browsers to come by HTTPS only.
+func TestEveryAnswerSaysHTTPSOnly(t *testing.T) {
+	tg := attacked(t, "", "")
+	tg.answerWith(t, func(c net.Conn, e *forwarded) bool {
+		io.WriteString(c, "HTTP/1.1 403 No\r\nStrict-Transport-Security: max-age=0\r\nContent-Length: 0\r\n\r\n")
+		return true
+	})
+	requests := allPaths()
+	for _, line := range []string{"GET /healthz", "GET /nowhere", "GET /ws/", "GET /logger/%2e%2e", "TRACE /logger/", "GET /schedule/x"} {
+		requests[line] = line + " HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	}
+	requests["a report too large"] = "POST /logger/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n"
+	for what, request := range requests {
+		a := tg.dial(t)
+		a.send(request)
+		status, h, _ := a.response()
+		if got := h["Strict-Transport-Security"]; len(got) != 1 || got[0] != "max-age=63072000" {
+			t.Errorf("%s: %d with %q, want our own two years", what, status, got)
+		}
+	}
+	tg.blameless(t)
+}
+
 // Whatever comes instead of a ClientHello is closed or refused soon, and told
 // nothing of the inside.
 func TestFirstBytes(t *testing.T) {

@@ -26,7 +26,7 @@ func allPaths() map[string]string {
 		all[path] = "GET " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n"
 	}
 	for _, path := range wsPaths {
-		all[path] = upgradeRequest(path)
+		all[path+" (WebSocket)"] = upgradeRequest(path)
 	}
 	return all
 }
@@ -147,7 +147,7 @@ func TestHostileAnswers(t *testing.T) {
 						return
 					}
 					defer a.NetConn().Close()
-					a.SetDeadline(time.Now().Add(9 * time.Second))
+					a.SetDeadline(time.Now().Add(12 * time.Second)) // reports of watchRTC have ten
 					a.send(request)
 					status, h, _ := a.response()
 					if !slices.Contains(row.want, status) {
