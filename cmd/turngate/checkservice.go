@@ -147,6 +147,14 @@ func newExplainCommand(s streams) *cobra.Command {
 		Use:   "explain [CODE]",
 		Short: "Explain a code of \"turngate check\": what it means, what to do, who has to",
 		Args:  usageArgs(cobra.MaximumNArgs(1)),
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) (codes []string, _ cobra.ShellCompDirective) {
+			if len(args) == 0 {
+				for _, t := range doctor.Topics() {
+					codes = append(codes, fmt.Sprintf("%s\t%s", t.Code, t.Title))
+				}
+			}
+			return codes, cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				for _, t := range doctor.Topics() {

@@ -169,6 +169,7 @@ owner only. A file that exists is left as it is. FILE "-" prints it.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&starter.Layout, "layout", "", `"external" or "intranet" (default: by the external address)`)
+	choices(cmd, "layout", "external", "intranet")
 	f.StringVar(&starter.Domain, "domain", "", "the name clients use")
 	f.StringVar(&starter.ExternalIP, "external-ip", "", "the address that TURN hands out")
 	f.StringVar(&starter.Cert, "cert", "", "certificate file")

@@ -59,6 +59,8 @@ func (f *firewallFlags) add(cmd *cobra.Command) {
 	fl.StringSliceVar(&f.zones, "zone", nil, "zones of firewalld (default: those in use)")
 	f.addSources(cmd)
 	fl.StringVar(&f.relay, "relay", firewall.RelayAuto, `the relay range inbound: "open", "closed", or "auto": open where the firewall knows no connections`)
+	choices(cmd, "backend", firewall.Backends()...)
+	choices(cmd, "relay", firewall.RelayAuto, firewall.RelayOpen, firewall.RelayClosed)
 	fl.BoolVar(&f.notrack, "notrack", false, "keep the relay range out of the connection table, for thousands of relays")
 }
 
@@ -312,5 +314,8 @@ that prints well. Nothing in it is secret.`,
 	fl.StringVar(&format, "format", "", strings.Join(firewall.Formats(), ", ")+" (default: by the name of the file, else md)")
 	fl.StringVar(&lang, "lang", "en", strings.Join(firewall.Languages(), " or "))
 	fl.StringVarP(&file, "output", "o", "", "file to write (default: standard output)")
+	choices(cmd, "relay", firewall.RelayAuto, firewall.RelayOpen)
+	choices(cmd, "format", firewall.Formats()...)
+	choices(cmd, "lang", firewall.Languages()...)
 	return cmd
 }

@@ -88,6 +88,13 @@ func newRootCommand(io streams) *cobra.Command {
 	return root
 }
 
+// choices has shells complete a flag with the values that it knows.
+func choices(cmd *cobra.Command, flag string, values ...string) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // there is no such flag
+	}
+}
+
 // configFile returns the file to use: the one named, or that of the
 // environment, or the default one if it exists, or "".
 func configFile(named string) string {

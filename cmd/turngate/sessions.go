@@ -83,6 +83,13 @@ func sessionQuery(q url.Values) (f sessionFilter, err error) {
 	return f, f.check()
 }
 
+// What a filter may name.
+var (
+	sessionKinds      = []string{"turn", "wss"}
+	sessionTransports = []string{"udp", "tcp", "tls"}
+	sessionSorts      = []string{"age", "bytes", "rate", "user", "client"}
+)
+
 // sessionOrders are the ways to sort: what is most is first.
 var sessionOrders = map[string]func(x, y Session) int{
 	"age":    func(x, y Session) int { return x.Opened.Compare(y.Opened) },
@@ -102,9 +109,9 @@ func (f sessionFilter) check() error {
 		what, got string
 		want      []string
 	}{
-		{"kind", f.kind, []string{"turn", "wss"}},
-		{"transport", f.transport, []string{"udp", "tcp", "tls"}},
-		{"sort", f.sort, []string{"age", "bytes", "rate", "user", "client"}},
+		{"kind", f.kind, sessionKinds},
+		{"transport", f.transport, sessionTransports},
+		{"sort", f.sort, sessionSorts},
 	} {
 		if v.got != "" && !slices.Contains(v.want, v.got) {
 			return fmt.Errorf("%s %q: want %s", v.what, v.got, strings.Join(v.want, ", "))
@@ -219,6 +226,9 @@ func newSessionsCommand(io streams) *cobra.Command {
 	cmd.Flags().StringVar(&f.kind, "kind", "", "turn or wss only")
 	cmd.Flags().StringVar(&f.transport, "transport", "", "udp, tcp or tls only")
 	cmd.Flags().StringVar(&f.sort, "sort", "", "age, bytes, rate, user or client; oldest first without")
+	choices(cmd, "kind", sessionKinds...)
+	choices(cmd, "transport", sessionTransports...)
+	choices(cmd, "sort", sessionSorts...)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := f.check(); err != nil {
 			return usageError{err}

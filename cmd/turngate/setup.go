@@ -119,6 +119,7 @@ one; 1: not set up, and nothing is changed; 2: a command line that makes no sens
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Layout, "layout", "", `"external" (2-A, in front of the company network) or "intranet" (2-B, inside); default: found`)
+	choices(cmd, "layout", "external", "intranet")
 	f.StringSliceVar(&o.ExternalIP, "external-ip", nil, `address that clients and media servers reach, "public/private" behind NAT; one for IPv4, one for IPv6 (default: found)`)
 	f.StringVar(&o.Cert, "cert", "", "certificate with its chain, PEM; it is copied")
 	f.StringVar(&o.Key, "key", "", "its key, PEM; it is copied")
