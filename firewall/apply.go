@@ -186,6 +186,8 @@ const unitPath = "/etc/systemd/system/turngate-firewall.service"
 // the services that load rules has cleared them.
 func unit(command []string) string {
 	const services = "nftables.service iptables.service ip6tables.service netfilter-persistent.service ufw.service"
+	// The program may be removed without the unit: not a failure at every boot.
+	exists := "ConditionFileIsExecutable=" + strings.ReplaceAll(command[0], "%", "%%")
 	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "%", "%%", "$", "$$")
 	quoted := make([]string, len(command))
 	for i, c := range command {
@@ -201,6 +203,7 @@ After=` + services + `
 PartOf=` + services + `
 ReloadPropagatedFrom=` + services + `
 Before=turngate.service
+` + exists + `
 
 [Service]
 Type=oneshot
@@ -230,8 +233,11 @@ func (sys System) atBoot(ctx context.Context, own Own, command []string) error {
 		err := sys.do(ctx, []Step{{Name: "systemctl", Args: []string{"disable", filepath.Base(unitPath)}}})
 		return errors.Join(err, os.Remove(sys.Root+unitPath), sys.do(ctx, []Step{{Name: "systemctl", Args: []string{"daemon-reload"}}}))
 	}
+	if len(own.Places) == 0 || len(command) == 0 {
+		return nil
+	}
 	want := unit(command)
-	if len(own.Places) == 0 || len(command) == 0 || have == want {
+	if have == want {
 		return nil
 	}
 	if err := os.WriteFile(sys.Root+unitPath, []byte(want), 0o644); err != nil {
