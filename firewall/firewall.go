@@ -59,14 +59,15 @@ type Address struct{ Public, Private netip.Addr }
 
 // Purposes of connections that the host makes.
 const (
-	ForSignaling = "signaling"
-	ForLogs      = "logs"
-	ForScheduler = "scheduler"
-	ForUnified   = "unified" // wildcard names of the one-parameter mode
-	ForACME      = "acme"
-	ForHook      = "hook"
-	ForDatabase  = "database"
-	ForProxy     = "proxy" // the company's proxy, instead of what is behind it
+	ForSignaling  = "signaling"
+	ForLogs       = "logs"
+	ForStatistics = "statistics" // watchRTC
+	ForScheduler  = "scheduler"
+	ForUnified    = "unified" // wildcard names of the one-parameter mode
+	ForACME       = "acme"
+	ForHook       = "hook"
+	ForDatabase   = "database"
+	ForProxy      = "proxy" // the company's proxy, instead of what is behind it
 )
 
 // An Upstream is a host that the server connects to over TCP.

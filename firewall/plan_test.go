@@ -54,7 +54,7 @@ func external() Options {
 			{Host: "yun.tim.qq.com", Port: 443, Purpose: ForLogs},
 			{Host: "schedule.cloud-rtc.com", Port: 443, Purpose: ForScheduler},
 			{Host: "*.rtc.qq.com", Port: 443, Purpose: ForUnified},
-			{Host: "watchrtc-server.cyara.com", Port: 443, Purpose: ForSignaling},
+			{Host: "watchrtc-server.cyara.com", Port: 443, Purpose: ForStatistics},
 			{Host: "acme-v02.api.letsencrypt.org", Port: 443, Purpose: ForACME},
 		},
 		Others:  []netip.AddrPort{netip.MustParseAddrPort("203.0.113.8:3478")},

@@ -358,6 +358,8 @@ func (w *writer) purpose(u Upstream) (reason, need string) {
 		return w.t("Signaling of the calls (WebSocket over TLS)", "通话信令(基于 TLS 的 WebSocket)"), Needed
 	case ForLogs:
 		return w.t("Log reports of the calls (HTTPS)", "通话日志上报(HTTPS)"), Recommended
+	case ForStatistics:
+		return w.t("Statistics of the calls for watchRTC (WebSocket over TLS, and HTTPS)", "watchRTC 通话统计(基于 TLS 的 WebSocket 与 HTTPS)"), Recommended
 	case ForScheduler:
 		return w.t("The scheduler, which tells a client its servers (HTTPS)", "调度服务,为客户端分配服务器(HTTPS)"), Needed
 	case ForUnified:

@@ -114,6 +114,15 @@ func (l *upstreamList) put(n firewall.Upstream) {
 	}
 }
 
+// routePurpose is what a route's upstreams are for: a call goes on without watchRTC.
+func routePurpose(preset, otherwise string) string {
+	switch preset {
+	case config.PresetWatchRTC, config.PresetWatchRTCStaging, config.PresetWatchRTCLegacy, config.PresetWatchRTCStagingLegacy:
+		return firewall.ForStatistics
+	}
+	return otherwise
+}
+
 func firewallUpstreams(cfg *config.Config) ([]firewall.Upstream, error) {
 	l := &upstreamList{}
 	reachTRTC := cfg.Upstream.Reach
@@ -121,7 +130,7 @@ func firewallUpstreams(cfg *config.Config) ([]firewall.Upstream, error) {
 		if r.Preset == config.PresetTRTC && !slices.ContainsFunc(cfg.Signaling[:i], func(s config.Signaling) bool { return s.Preset == config.PresetTRTC }) {
 			reachTRTC = r.Reach.Reach
 		}
-		if err := l.add(firewall.ForSignaling, r.Reach.Reach, texts(config.URLs(r.Upstream))...); err != nil {
+		if err := l.add(routePurpose(r.Preset, firewall.ForSignaling), r.Reach.Reach, texts(config.URLs(r.Upstream))...); err != nil {
 			return nil, err
 		}
 		near := r.Reach.Reach
@@ -145,7 +154,7 @@ func firewallUpstreams(cfg *config.Config) ([]firewall.Upstream, error) {
 		if len(urls) == 0 {
 			urls = logger.DefaultUpstreams()
 		}
-		if err := l.add(firewall.ForLogs, r.Reach, urls...); err != nil {
+		if err := l.add(routePurpose(r.Preset, firewall.ForLogs), r.Reach, urls...); err != nil {
 			return nil, err
 		}
 	}
