@@ -310,11 +310,7 @@ func (c *Config) UsesTRTC() bool {
 // its HTTPS requests to the address of its WebSocket.
 func (c *Config) LogRoutes() []Logger {
 	routes := slices.Clone(c.Logger)
-	for _, s := range c.Signaling {
-		taken := slices.ContainsFunc(c.Logger, func(l Logger) bool { return trim(l.Path) == trim(s.Path) && Meet(l.Listen, s.Listen) })
-		if !IsWatchRTC(s.Preset) || taken {
-			continue
-		}
+	for _, s := range c.WatchRTCAlone() {
 		var l Logger
 		l.reset(s.Preset)
 		l.Path, l.Listen = s.Path, s.Listen
@@ -322,6 +318,19 @@ func (c *Config) LogRoutes() []Logger {
 		routes = append(routes, l)
 	}
 	return routes
+}
+
+// WatchRTCAlone are the watchRTC routes of [[signaling]] whose path has no [[logger]], in
+// the order in which LogRoutes has a route for each behind those of the file.
+func (c *Config) WatchRTCAlone() []Signaling {
+	var alone []Signaling
+	for _, s := range c.Signaling {
+		taken := slices.ContainsFunc(c.Logger, func(l Logger) bool { return trim(l.Path) == trim(s.Path) && Meet(l.Listen, s.Listen) })
+		if IsWatchRTC(s.Preset) && !taken {
+			alone = append(alone, s)
+		}
+	}
+	return alone
 }
 
 // RouteListeners are the listeners that routes have for themselves, each once.

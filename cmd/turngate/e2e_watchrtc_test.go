@@ -252,3 +252,46 @@ func TestWatchRTCRequestsPassAsTheyAre(t *testing.T) {
 		t.Errorf("%d requests for /trace, want both, with one slash", n)
 	}
 }
+
+// A route of both WebSockets and reports lets the same clients in and says the same to its
+// upstream, whichever of them it is asked for.
+func TestReportsKeepToTheirWebSocketRoute(t *testing.T) {
+	const route = "\n[[signaling]]\npreset = \"watchrtc\"\npath = %q\nupstream = [\"https://log.test/\"]\nkeep_cookies = false\nxff = \"replace\"\n%s\n"
+	tg := attacked(t, "", fmt.Sprintf(route, "/foreign", "clients = [\"192.0.2.0/24\"]")+
+		fmt.Sprintf(route, "/silent", "clients = [\"192.0.2.0/24\"]\nsilent = [\"clients\"]")+
+		fmt.Sprintf(route, "/named", "clients = [\"127.0.0.0/8\"]\nidentify = true\nadd_headers = { X-Site = \"of the test\" }"))
+	requests := func(path string) map[string]string {
+		return map[string]string{
+			"a WebSocket": upgradeRequest(path),
+			"a GET":       "GET " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n",
+			"a report":    "POST " + path + "/trace HTTP/1.1\r\nHost: localhost\r\nX-Site: forged\r\nContent-Length: 2\r\n\r\n{}",
+			"a preflight": "OPTIONS " + path + "/trace HTTP/1.1\r\nHost: localhost\r\nOrigin: https://a.example\r\nAccess-Control-Request-Method: POST\r\n\r\n",
+		}
+	}
+	for path, want := range map[string]int{"/foreign": 403, "/silent": 0} {
+		for what, request := range requests(path) {
+			if got := tg.first(t, request); got != want {
+				t.Errorf("%s on %s from an address that is not listed: %d, want %d", what, path, got, want)
+			}
+		}
+	}
+	if all := tg.received("HTTP/1.1"); len(all) > 0 {
+		t.Errorf("the upstream received %q", all[0].head)
+	}
+	for what, request := range requests("/named") {
+		if got := tg.first(t, request); got != 200 && got != 101 {
+			t.Errorf("%s: %d", what, got)
+		}
+	}
+	all := tg.received("HTTP/1.1")
+	if len(all) != 4 {
+		t.Errorf("%d requests reached the upstream, want 4", len(all))
+	}
+	for _, e := range all {
+		for name, want := range map[string]string{"X-Site": "of the test", "X-Real-Ip": "127.0.0.1", "X-Forwarded-Proto": "https"} {
+			if got := e.Header[name]; !slices.Equal(got, []string{want}) {
+				t.Errorf("%s %s: %s: %q, want %q", e.Method, e.RequestURI, name, got, want)
+			}
+		}
+	}
+}

@@ -203,17 +203,24 @@ func loggerOptions(cfg *config.Config, d dialers, log *slog.Logger) (logger.Opti
 		unified.Origins, unified.SDKAppIDs = cfg.TRTC.Origins, cfg.TRTC.SDKAppIDs
 		routes = append(routes, unified)
 	}
-	for _, r := range routes {
+	alone := cfg.WatchRTCAlone()
+	for n, r := range routes {
 		dialer, err := d.get(r.Reach)
 		if err != nil {
 			return o, err
+		}
+		policy := headers(cfg, r.XFF, r.KeepCookies, false)
+		if n -= len(cfg.Logger); n >= 0 && n < len(alone) { // what its [[signaling]] says holds for both
+			if policy, err = routeHeaders(cfg, alone[n]); err != nil {
+				return o, err
+			}
 		}
 		o.Routes = append(o.Routes, logger.Route{
 			Path:       r.Path,
 			Listen:     listenerNames(r.Listen),
 			Upstreams:  texts(r.Upstream),
 			Dialer:     dialer,
-			Headers:    headers(cfg, r.XFF, r.KeepCookies, false),
+			Headers:    policy,
 			MaxBody:    int64(r.MaxBody),
 			Wait:       time.Duration(r.Timeout),
 			Repeatable: r.Preset == config.PresetTRTC,

@@ -90,9 +90,14 @@ func (s *Server[S]) reject(g *Gate, w http.ResponseWriter, r *http.Request, no R
 	s.Refuse(w, r, g.Name, no)
 }
 
+// serves reports whether a client is among those for whom the route is.
+func (g *Gate) serves(client netip.Addr) bool {
+	return len(g.clients) == 0 || g.clients.Contains(client)
+}
+
 // objection is what speaks against a client or what it asks for, whoever else is connected.
 func (s *Server[S]) objection(g *Gate, r *http.Request, at Target, client netip.Addr) (no *Refusal, silent bool) {
-	if len(g.clients) > 0 && !g.clients.Contains(client) {
+	if !g.serves(client) {
 		return &Refusal{http.StatusForbidden, "forbidden_client", "this address is not served here"}, g.silent.Clients
 	}
 	if no := CheckHandshake(r); no != nil {

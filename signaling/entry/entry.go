@@ -66,7 +66,8 @@ type Route struct {
 	// Silent names what gets no answer, only the end of the connection.
 	Silent Silence
 
-	// Plain serves requests on the path that ask for no upgrade; nil: they get 426.
+	// Plain serves requests on the path that ask for no upgrade, of Clients only; nil: they
+	// get 426.
 	Plain http.Handler
 }
 
@@ -172,13 +173,13 @@ type Table struct {
 }
 
 // Add binds a gate to its path. serve gets the handshakes; what asks for no upgrade goes to
-// Plain, where the route has that.
+// Plain, where the route has that and serves the client.
 func (t *Table) Add(g *Gate, serve Handler) error {
 	t.routes = append(t.routes, g)
 	if plain := g.plain; plain != nil {
 		inner := serve
 		serve = func(w http.ResponseWriter, r *http.Request, at Target) {
-			if AsksUpgrade(r) {
+			if AsksUpgrade(r) || !g.serves(g.Headers.Trust.Client(r)) { // which is then refused
 				inner(w, r, at)
 			} else {
 				plain.ServeHTTP(w, r)
