@@ -313,8 +313,13 @@ func (c *Config) LogRoutes() []Logger {
 	for _, s := range c.WatchRTCAlone() {
 		var l Logger
 		l.reset(s.Preset)
-		l.Path, l.Listen = s.Path, s.Listen
-		l.Upstream, l.XFF, l.Origins, l.KeepCookies, l.Reach = URLs(s.Upstream), s.XFF, s.Origins, s.KeepCookies, s.Reach.Reach
+		l.Path, l.Listen, l.Upstream = s.Path, s.Listen, nil
+		for _, u := range URLs(s.Upstream) { // what differs in sni alone is one here
+			if !slices.ContainsFunc(l.Upstream, func(had *url.URL) bool { return *had == *u }) {
+				l.Upstream = append(l.Upstream, u)
+			}
+		}
+		l.XFF, l.Origins, l.KeepCookies, l.Reach = s.XFF, s.Origins, s.KeepCookies, s.Reach.Reach
 		routes = append(routes, l)
 	}
 	return routes

@@ -45,6 +45,15 @@ func (c *checker) signaling() {
 			c.warn(child(at, "max_message"), fmt.Sprintf("%s cuts clients of watchRTC that send the statistics of a long call", r.MaxMessage), `write at least "1MiB"`)
 		}
 	}
+	for _, r := range c.cfg.WatchRTCAlone() {
+		i := slices.IndexFunc(c.cfg.Signaling, func(s Signaling) bool { return s.Path == r.Path && slices.Equal(s.Listen, r.Listen) })
+		for n, t := range r.Upstream {
+			if t.SNI != "" || t.Host != "" {
+				c.warn(element(child(element("signaling", i), "upstream"), n), "sni and host do not hold for the SDK's HTTPS requests on this path, which go to the host of the url",
+					`write the name into the url, and where it is into resolve = { "name" = "address" }`)
+			}
+		}
+	}
 }
 
 func (c *checker) logger() {

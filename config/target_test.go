@@ -124,3 +124,20 @@ func TestUpstreamFindings(t *testing.T) {
 		}
 	}
 }
+
+// The SDK's HTTPS requests go by the url alone: that is said, and no reason not to start.
+func TestNamesOfWatchRTCUpstreams(t *testing.T) {
+	const route = "[[signaling]]\npreset = \"watchrtc\"\nupstream = [{ url = \"https://192.0.2.1\", sni = \"a.example.com\" }, { url = \"https://192.0.2.1\", sni = \"b.example.com\" }]\n"
+	const want = "warning: signaling[0].upstream[1]: sni and host do not hold for the SDK's HTTPS requests"
+	cfg, findings := LoadBytes("t.toml", []byte("logger = []\n"+route), machine(nil, nil))
+	if cfg == nil || !strings.Contains(findings.Error(), want) {
+		t.Errorf("findings: %v, want %s", findings, want)
+	}
+	if routes := cfg.LogRoutes(); len(routes) != 1 || len(routes[0].Upstream) != 1 {
+		t.Errorf("routes of reports: %+v, want one with one upstream", routes)
+	}
+	_, findings = LoadBytes("t.toml", []byte(route+"[[logger]]\npreset = \"watchrtc\"\n"), machine(nil, nil))
+	if strings.Contains(findings.Error(), "sni and host") {
+		t.Errorf("a route with reports of its own: %v", findings)
+	}
+}
