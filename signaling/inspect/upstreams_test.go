@@ -253,6 +253,7 @@ func TestReloadForgetsNothing(t *testing.T) {
 	rt := Route{Route: entry.Route{Path: "/", Upstreams: []string{"http://" + testnet.ClosedAddress(t), good.url()}, MaxPerAddress: 2}}
 	h := serve(t, rt)
 	first := h.open(t, "/", nil)
+	far := good.next(t)
 	if h.Upstreams()[0].Up {
 		t.Error("an upstream that refuses is up")
 	}
@@ -267,7 +268,7 @@ func TestReloadForgetsNothing(t *testing.T) {
 		t.Errorf("a third connection: %d, want 429", status)
 	}
 	first.say("still here")
-	good.next(t).hears("still here")
+	far.hears("still here")
 	if log := h.logs.String(); strings.Count(log, `msg="upstream down"`) != 1 {
 		t.Errorf("log has not one line about the upstream that is out:\n%s", log)
 	}

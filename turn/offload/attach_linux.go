@@ -222,7 +222,8 @@ func (x *xdp) describe(ifi net.Interface) (w wirePort) {
 	if x.o.Mode == Generic {
 		return w
 	}
-	if features, err := xdpFeatures(ifi.Index); err == nil && features&featureTransmit == 0 {
+	// A kernel that does not tell, before 6.3, may drop what is sent elsewhere without a word.
+	if features, err := xdpFeatures(ifi.Index); err != nil || features&featureTransmit == 0 {
 		w.Out = outReturn
 		if virtual { // the other end of a pair has to be ready for either
 			w.Out = 0

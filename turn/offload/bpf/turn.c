@@ -181,6 +181,14 @@ struct datagram {
 	u8 malformed; // in a way that user space is to judge
 };
 
+// bounded says to the verifier of Linux 5.10 what it has forgotten: that 16 bits whose bytes were
+// swapped are still no more than 16 bits. The compiler knows, and would leave the mask out.
+static inline u32 bounded(u32 n)
+{
+	asm volatile("" : "+r"(n));
+	return n & 0xffff;
+}
+
 // parse reads a UDP datagram. It reports false for anything else; what is UDP
 // but not for us to touch is marked malformed, as far as its ports are known.
 static inline int parse(struct xdp_md *ctx, struct datagram *d)
@@ -206,7 +214,7 @@ static inline int parse(struct xdp_md *ctx, struct datagram *d)
 			return 0;
 		for (int i = 0; i < 10; i++)
 			header += words[i];
-		length = ntohs(ip->length);
+		length = bounded(ntohs(ip->length));
 		d->malformed = fold(header) != 0xffff || (u8 *)ip + length > end;
 		if (length < sizeof(*ip) + sizeof(*udp))
 			return 0;
@@ -230,7 +238,7 @@ static inline int parse(struct xdp_md *ctx, struct datagram *d)
 		// No extension headers.
 		if (flow >> 28 != 6 || ip->next != 17)
 			return 0;
-		length = ntohs(ip->length);
+		length = bounded(ntohs(ip->length));
 		// UDP over IPv6 without a checksum is for the stack to refuse.
 		d->malformed = (u8 *)udp + length > end || udp->checksum == 0;
 		if (length < sizeof(*udp))
