@@ -46,9 +46,9 @@ func newRootCommand(io streams) *cobra.Command {
 		Short:         "WebRTC out of a restrictive network: signaling and log proxy on 443, TURN on 3478 and 443",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError{fmt.Errorf("unknown command %q; see \"turngate help\"", args[0])}
+				return usageError{fmt.Errorf("unknown command %q; %ssee \"turngate help\"", args[0], likeness(cmd, args))}
 			}
 			return nil
 		},
@@ -57,7 +57,9 @@ func newRootCommand(io streams) *cobra.Command {
 	root.SetIn(io.in)
 	root.SetOut(io.out)
 	root.SetErr(io.err)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see \"%s --help\"", err, cmd.CommandPath())}
+	})
 	root.AddCommand(
 		newServeCommand(io),
 		newSetupCommand(io),

@@ -23,8 +23,22 @@ func (e exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return usageError{fmt.Errorf("%w; see \"%s --help\"", err, cmd.CommandPath())}
+			return usageError{fmt.Errorf("%w; %ssee \"%s --help\"", err, likeness(cmd, args), cmd.CommandPath())}
 		}
 		return nil
 	}
+}
+
+// likeness asks whether a subcommand of nearly the same name was meant, with what
+// separates it from the rest of a message; "" when none is.
+func likeness(cmd *cobra.Command, args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	cmd.SuggestionsMinimumDistance = 2 // letters that differ
+	like := cmd.SuggestionsFor(args[0])
+	if len(like) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("did you mean %q? Or ", like[0])
 }
