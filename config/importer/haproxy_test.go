@@ -2,8 +2,11 @@ package importer
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/turngate/turngate/config"
 )
 
 func TestAGuardedFrontendIsNotOpened(t *testing.T) {
@@ -76,5 +79,32 @@ func TestBrokenHAProxyIsReportedWithItsLine(t *testing.T) {
 		if _, err := one(t, "haproxy.cfg", text); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
+	}
+}
+
+// A backend of HAProxy serves both kinds; the host of the log reports takes one.
+func TestTheHostOfLogReportsIsALogger(t *testing.T) {
+	res, err := one(t, "haproxy.cfg", `frontend f
+  mode http
+  bind :443 ssl crt /a.pem
+  use_backend sig if { path_beg /ws/ }
+  default_backend log
+backend sig
+  mode http
+  server s signaling.rtc.qq.com:443 ssl verify required ca-file /ca.pem
+backend log
+  mode http
+  server l yun.tim.qq.com:443 ssl verify required ca-file /ca.pem
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range res.Config.Signaling {
+		if r.Path != "/ws/" {
+			t.Errorf("signaling: got %s, want /ws/ alone", r.Path)
+		}
+	}
+	if i := slices.IndexFunc(res.Config.Logger, func(r config.Logger) bool { return r.Path == "/" && r.Preset == config.PresetTRTC }); i < 0 {
+		t.Errorf("no route for log reports:\n%s", res.TOML)
 	}
 }

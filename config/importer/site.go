@@ -116,6 +116,10 @@ func (s *site) addRoute(r *route, what string) {
 		s.notNeeded(r.pos, what, "nobody may use it")
 		return
 	}
+	// The hosts of TRTC's log reports speak no WebSocket.
+	if r.ws && r.plain && presetOf(r, true) == "" && presetOf(r, false) != "" {
+		r.ws = false
+	}
 	s.narrowed(r, what)
 	if r.limited && r.plain {
 		if !r.ws {
@@ -209,7 +213,7 @@ func (s *site) writeLogger(r *route) {
 	preset := presetOf(r, false)
 	note := ""
 	if r.ws {
-		if preset != "" { // a watchRTC route serves the SDK's requests too, and TRTC's hosts have no plain ones
+		if preset != "" { // a watchRTC route serves the SDK's requests too
 			return
 		}
 		note = "requests for " + r.path + " that are no WebSocket handshakes"
