@@ -216,7 +216,7 @@ tokens = ["abcdefghijklmnopqrstuvwxyz"]
 				a := tg.dial(t)
 				defer a.NetConn().Close()
 				fields := ""
-				if n > 5 {
+				if n >= 3+len(plainPaths) {
 					fields = upgradeFields
 				}
 				a.send("GET " + path + " HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: " + xff + "\r\n" + fields + "\r\n")
