@@ -36,6 +36,10 @@ func TestOneFindingPerMistake(t *testing.T) {
 		"/proc/sys/net/ipv4/ip_local_port_range":     {"32768 60999", 0o644},
 		"/proc/sys/net/ipv4/ip_local_reserved_ports": {"8080,20000-65535", 0o644},
 	})
+	others := machine(nil, map[string]file{
+		"/proc/sys/net/ipv4/ip_local_port_range":     {"32768 60999", 0o644},
+		"/proc/sys/net/ipv4/ip_local_reserved_ports": {"8080,9000-9010\n", 0o644},
+	})
 	for _, tc := range []struct {
 		name, text string
 		env        Env
@@ -47,6 +51,8 @@ func TestOneFindingPerMistake(t *testing.T) {
 		{"a NUL byte", "\x00", Env{}, "f:1:1: files cannot contain NULL bytes; probably using UTF-16; TOML files must be UTF-8; correct the TOML syntax here"},
 		{"a range that overlaps the ephemeral one", "[turn]\nmax_port = 65535", ephemeral,
 			`f:2: warning: turn.max_port: the relay range 20000-65535 overlaps the ports of outgoing connections, 32768-60999: some relay ports will be taken; sysctl -w net.ipv4.ip_local_reserved_ports=20000-65535, or use the default range`},
+		{"the same range, others reserved", "[turn]\nmax_port = 65535", others,
+			`f:2: warning: turn.max_port: the relay range 20000-65535 overlaps the ports of outgoing connections, 32768-60999: some relay ports will be taken; sysctl -w net.ipv4.ip_local_reserved_ports=20000-65535,8080,9000-9010, or use the default range`},
 		{"the same range, reserved", "[turn]\nmax_port = 65535", reserved, ""},
 		{"the default range", "", ephemeral, ""},
 		{"ports swapped", "[turn]\nmin_port = 30000\nmax_port = 20000", Env{}, `f:3: turn.max_port: 20000 is below min_port 30000; swap the two values`},

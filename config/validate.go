@@ -186,8 +186,12 @@ func (c *checker) relay() {
 			if !c.set[key] {
 				key = "turn.min_port"
 			}
+			all := relay.String()
+			for _, have := range reserved { // stays so
+				all += "," + have.String()
+			}
 			c.warn(key, fmt.Sprintf("the relay range %s overlaps the ports of outgoing connections, %s: some relay ports will be taken", relay, e),
-				fmt.Sprintf("sysctl -w net.ipv4.ip_local_reserved_ports=%s, or use the default range", relay))
+				fmt.Sprintf("sysctl -w net.ipv4.ip_local_reserved_ports=%s, or use the default range", all))
 		}
 	}
 	c.realms()

@@ -43,8 +43,12 @@ func checkRange(m machine.Machine, r machine.Range, st *Status) (found []doctor.
 	reserved, errReserved := m.Reserved()
 	if both, overlap := r.Overlap(ephemeral); err == nil && overlap {
 		if _, open := machine.Uncovered(both, reserved); open || errReserved != nil {
+			var all strings.Builder // what is reserved already stays so
+			for _, have := range append(reserved, both) {
+				fmt.Fprintf(&all, ",%s", have)
+			}
 			found = append(found, doctor.As(doctor.RangeOverlap, "the relay range %s overlaps %s, the ports that the system gives to programs (%s)", r, both, ephemeral).
-				Do("sysctl -w net.ipv4.ip_local_reserved_ports=%s, and the same line in /etc/sysctl.d/90-turngate.conf", both))
+				Do("sysctl -w net.ipv4.ip_local_reserved_ports=%s, and the same line in /etc/sysctl.d/90-turngate.conf", all.String()[1:]))
 		}
 	}
 	if st != nil {
