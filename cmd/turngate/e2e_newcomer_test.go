@@ -246,7 +246,7 @@ func TestNewcomer(t *testing.T) {
 		questions           int
 	}{
 		{"2-A", "proxy.example.com", "203.0.113.7", []string{"turngate setup proxy.example.com"}, 1},
-		{"2-B", "proxy.corp.example", "10.20.0.5", []string{"turngate setup proxy.corp.example --cert /root/proxy.pem --key /root/proxy.key"}, 1},
+		{"2-B", "proxy.corp.example", "10.20.0.5", []string{"turngate setup proxy.corp.example --cert /srv/proxy.pem --key /srv/proxy.key"}, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			n := newNewcomer(t, base, tc.name, tc.address)
@@ -255,7 +255,7 @@ func TestNewcomer(t *testing.T) {
 			for _, pem := range [][]byte{cloud.CAPEM(), ca.PEM, acme.IssuerPEM(t)} {
 				n.trusts(t, pem)
 			}
-			writePair(t, ca.IssueUntil(t, time.Now().Add(90*24*time.Hour), tc.host), n.root+"/root/proxy")
+			writePair(t, ca.IssueUntil(t, time.Now().Add(90*24*time.Hour), tc.host), n.root+"/srv/proxy")
 			began := time.Now()
 			n.types(t, "dpkg --install /turngate.deb")
 			var out string
