@@ -25,9 +25,10 @@ type collector struct {
 	t    testing.TB
 	addr string
 
+	srv  *http.Server
+
 	mu     sync.Mutex // guards the fields below
-	srv    *http.Server
-	status int // 0: normal service
+	status int        // 0: normal service
 	seen   []seen
 	came   chan struct{}
 }
@@ -40,23 +41,24 @@ func newCollector(t testing.TB) *collector {
 	}
 	c.addr = ln.Addr().String()
 	c.serve(ln)
-	t.Cleanup(c.stop)
+	t.Cleanup(func() { c.srv.Close() })
 	return c
 }
 
 func (c *collector) serve(ln net.Listener) {
-	srv := &http.Server{Handler: c}
-	c.mu.Lock()
-	c.srv = srv
-	c.mu.Unlock()
-	go srv.Serve(ln)
+	c.srv = &http.Server{Handler: c}
+	go c.srv.Serve(ln)
 }
 
-// stop makes the collector refuse connections, start makes it listen again.
+// stop makes the collector refuse connections, start makes it listen again. What it has seen it
+// answers first: a report whose answer is lost would be sent a second time.
 func (c *collector) stop() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.srv.Close()
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := c.srv.Shutdown(ctx); err != nil {
+		c.t.Error(err)
+	}
 }
 
 func (c *collector) start() {
