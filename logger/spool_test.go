@@ -25,7 +25,7 @@ type collector struct {
 	t    testing.TB
 	addr string
 
-	srv  *http.Server
+	srv *http.Server
 
 	mu     sync.Mutex // guards the fields below
 	status int        // 0: normal service
