@@ -80,7 +80,7 @@ func (ses *session) export() (State, error) {
 		Created: ses.created,
 	}
 	ses.mu.Lock()
-	st.Expires, st.Request, st.Answer = ses.expires, ses.request, ses.answer
+	st.Expires, st.Request, st.Answer = time.Now().Add(time.Until(ses.expires)), ses.request, ses.answer
 	ses.mu.Unlock()
 	for _, l := range ses.live() {
 		socket, err := l.relay.File()

@@ -107,7 +107,7 @@ func (l *leg) forKernel() map[uint16]offload.Binding {
 		permitted[p.Peer] = p.Until
 	}
 	local := l.relay.Local()
-	expires := time.Unix(0, l.expires.Load())
+	expires := *l.expires.Load()
 	wanted := make(map[uint16]offload.Binding, len(channels))
 	for _, c := range channels {
 		if set.isExternal(c.Peer.Addr()) { // another client of ours: see deliver

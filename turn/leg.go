@@ -22,7 +22,7 @@ type leg struct {
 	alloc *allocator.Allocation // set by start
 	gone  atomic.Bool
 
-	expires atomic.Int64 // Unix nanoseconds
+	expires atomic.Pointer[time.Time]
 	kernel  inKernel
 }
 
@@ -56,6 +56,7 @@ func (l *leg) v6() bool { return l.relay.Relayed().Addr().Is6() }
 // start gives the leg to the allocator, which owns its end from here on. When
 // it fails the relay socket is closed, and the port is free.
 func (l *leg) start(lifetime time.Duration) error {
+	l.lives(time.Now().Add(lifetime))
 	alloc, err := l.ses.s.allocator.Allocate(l.relay, l.relay.Relayed(), lifetime, l.ended)
 	if err != nil {
 		l.gone.Store(true)
@@ -63,9 +64,11 @@ func (l *leg) start(lifetime time.Duration) error {
 		return err
 	}
 	l.alloc = alloc
-	l.expires.Store(time.Now().Add(lifetime).UnixNano())
 	return nil
 }
+
+// lives says until when the leg lives if it is not refreshed.
+func (l *leg) lives(until time.Time) { l.expires.Store(&until) }
 
 // ended is called by the allocator when the leg is gone.
 func (l *leg) ended() {

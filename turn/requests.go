@@ -108,7 +108,7 @@ func (ses *session) refresh(legs []*leg, now time.Time, lifetime time.Duration) 
 		if err := l.alloc.Refresh(lifetime); err != nil {
 			return err
 		}
-		l.expires.Store(now.Add(lifetime).UnixNano())
+		l.lives(now.Add(lifetime))
 		l.sync()
 	}
 	ses.expires = now.Add(lifetime)

@@ -32,7 +32,7 @@ type stream struct {
 	heard   bool      // a whole message has come
 
 	session  atomic.Pointer[session]
-	unproven atomic.Int64 // Unix nanoseconds since when there is no allocation
+	unproven atomic.Pointer[time.Time] // since when there is no allocation
 }
 
 // ServeConn serves a client on a connection until it ends, and closes it. An
@@ -44,7 +44,7 @@ func (s *Server) ServeConn(conn net.Conn, transport Transport) {
 		tuple: fiveTuple{transport: transport, client: addrPort(conn.RemoteAddr()), server: addrPort(conn.LocalAddr())},
 		out:   relay.NewStream(conn, set.Egress),
 	}
-	st.unproven.Store(time.Now().UnixNano())
+	st.prove()
 	if !s.addStream(st) {
 		conn.Close()
 		return
@@ -180,7 +180,7 @@ func (st *stream) Read(p []byte) (int, error) {
 func (st *stream) deadline(ses *session) time.Time {
 	var deadline time.Time
 	if ses == nil {
-		since := time.Unix(0, st.unproven.Load())
+		since := *st.unproven.Load()
 		deadline = since.Add(st.limits.Unproven)
 		if first := since.Add(st.limits.FirstMessage); !st.heard && first.Before(deadline) {
 			deadline = first
@@ -202,10 +202,16 @@ func (st *stream) accepting() bool { return true }
 
 func (st *stream) opened(ses *session) { st.session.Store(ses) }
 
+// prove begins the time that the client has to get an allocation.
+func (st *stream) prove() {
+	now := time.Now()
+	st.unproven.Store(&now)
+}
+
 // closed ends the connection some time after its allocation: whoever wants
 // another one asks for it at once.
 func (st *stream) closed() {
-	st.unproven.Store(time.Now().UnixNano())
+	st.prove()
 	st.session.Store(nil)
 	_ = st.conn.SetReadDeadline(time.Now().Add(st.limits.FirstMessage))
 }

@@ -145,7 +145,7 @@ func (r *Relay) Permit(peer netip.Addr, until time.Time) {
 	defer r.mu.Unlock()
 	old := *r.permits.Load()
 	if p := old[peer]; p != nil {
-		p.until.Store(until.UnixNano())
+		p.until.Store(r.o.Clock.at(until))
 		return
 	}
 	now := r.o.Clock.now()
@@ -156,7 +156,7 @@ func (r *Relay) Permit(peer netip.Addr, until time.Time) {
 		}
 	}
 	p := new(permission)
-	p.until.Store(until.UnixNano())
+	p.until.Store(r.o.Clock.at(until))
 	next[peer] = p
 	r.permits.Store(&next)
 }
@@ -173,11 +173,11 @@ func (r *Relay) Bind(channel uint16, peer netip.AddrPort, until, permitted time.
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if b := (*r.channels.Load())[channel]; b != nil && b.peer == peer {
-		b.until.Store(until.UnixNano())
+		b.until.Store(r.o.Clock.at(until))
 		return nil
 	}
 	b := &binding{channel: channel, peer: peer, address: r.socket.addressOf(peer, netip.Addr{})}
-	b.until.Store(until.UnixNano())
+	b.until.Store(r.o.Clock.at(until))
 	now := r.o.Clock.now()
 	channels := maps.Clone(*r.channels.Load())
 	maps.DeleteFunc(channels, func(_ uint16, b *binding) bool { return b.until.Load() <= now })
@@ -432,12 +432,12 @@ func (r *Relay) State() (permits []PermitState, channels []ChannelState) {
 	now := r.o.Clock.now()
 	for a, p := range *r.permits.Load() {
 		if until := p.until.Load(); until > now {
-			permits = append(permits, PermitState{a, time.Unix(0, until)})
+			permits = append(permits, PermitState{a, r.o.Clock.time(until)})
 		}
 	}
 	for _, b := range *r.channels.Load() {
 		if until := b.until.Load(); until > now {
-			channels = append(channels, ChannelState{b.channel, b.peer, time.Unix(0, until)})
+			channels = append(channels, ChannelState{b.channel, b.peer, r.o.Clock.time(until)})
 		}
 	}
 	return permits, channels
