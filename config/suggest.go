@@ -9,37 +9,70 @@ import (
 )
 
 // unknownKey says what is wrong with a key that table t at path does not
-// have, and which key may be meant.
+// have, and which key may be meant: one of this table first, then the same key
+// of another.
 func unknownKey(path, key string, v any, t reflect.Type) (what, fix string) {
 	what = "unknown key"
 	if _, ok := v.(map[string]any); ok {
 		what = "unknown table"
 	}
-	var siblings []string
+	var siblings, fixes []string
 	for _, f := range fieldsOf(t) {
 		siblings = append(siblings, f.name)
 	}
-	if s := Closest(key, siblings); s != "" {
-		return what, fmt.Sprintf("did you mean %q?", s)
+	here := Closest(key, siblings)
+	if here != "" {
+		fixes = append(fixes, fmt.Sprintf("did you mean %q?", here))
 	}
-	tables := tablesWith()
-	if in := tables[normal(key)]; in != nil {
-		return what, "it belongs under " + strings.Join(in, " or ")
+	tables := tablesWith(path)
+	switch known := normal(key); {
+	case tables[known] != nil && normal(here) != known:
+		fixes = append(fixes, fmt.Sprintf("%q belongs %s", known, tables[known].text()))
+	case here == "":
+		if s := Closest(key, slices.Sorted(maps.Keys(tables))); s != "" {
+			return what, fmt.Sprintf("did you mean %q? It belongs %s", s, tables[s].text())
+		}
+		fixes = append(fixes, "remove it")
 	}
-	if s := Closest(key, slices.Sorted(maps.Keys(tables))); s != "" {
-		return what, fmt.Sprintf("did you mean %q? It belongs under %s", s, strings.Join(tables[s], " or "))
+	// What is meant may have another name here: admin.listen is admin.metrics
+	// or admin.status. The keys of a long table would bury the rest.
+	if here == "" && (len(siblings) <= 10 || tables[normal(key)] == nil) {
+		where := "at the top of the file"
+		if path != "" {
+			where = "here"
+		}
+		fixes = append(fixes, fmt.Sprintf("the keys %s are %s", where, strings.Join(siblings, ", ")))
 	}
-	where := "at the top of the file"
-	if path != "" {
-		where = "here"
-	}
-	return what, fmt.Sprintf("remove it; the keys %s are %s", where, strings.Join(siblings, ", "))
+	return what, strings.ReplaceAll(strings.Join(fixes, "; "), "?;", "?")
 }
 
-// tablesWith says for each key in which tables it stands, as their headers
-// are written.
-func tablesWith() map[string][]string {
-	found := map[string][]string{}
+// places are the headers of the tables that have a key, as a file writes
+// them, "" for the top of the file.
+type places []string
+
+func (p places) text() string {
+	var tables, phrases []string
+	for _, header := range p {
+		if header != "" {
+			tables = append(tables, header)
+		}
+	}
+	if last := len(tables) - 1; last > 0 {
+		tables = []string{strings.Join(tables[:last], ", "), tables[last]}
+	}
+	if len(tables) > 0 {
+		phrases = append(phrases, "in "+strings.Join(tables, " or "))
+	}
+	if slices.Contains(p, "") {
+		phrases = append(phrases, "at the top of the file, before the first table")
+	}
+	return strings.Join(phrases, ", or ")
+}
+
+// tablesWith says for each key in which tables it stands, those of the family
+// of the table at path first.
+func tablesWith(path string) map[string]places {
+	found := map[string]places{}
 	var search func(t reflect.Type, path, header string)
 	search = func(t reflect.Type, path, header string) {
 		for _, f := range fieldsOf(t) {
@@ -52,13 +85,33 @@ func tablesWith() map[string][]string {
 			}
 		}
 	}
-	search(reflect.TypeFor[Config](), "", "the top of the file")
+	search(reflect.TypeFor[Config](), "", "")
+	family := func(name string) string {
+		name = strings.TrimLeft(name, "[")
+		if end := strings.IndexAny(name, ".[]"); end >= 0 {
+			return name[:end]
+		}
+		return name
+	}
+	for _, p := range found {
+		slices.SortStableFunc(p, func(a, b string) int {
+			switch ours := family(path); {
+			case family(a) == family(b):
+				return 0
+			case family(a) == ours:
+				return -1
+			case family(b) == ours:
+				return 1
+			}
+			return 0
+		})
+	}
 	return found
 }
 
 // Closest returns the word that key is most likely a slip of, or "".
 func Closest(key string, words []string) string {
-	best, bound := "", 1+len(key)/4
+	best, bound := "", 1+len(key)/5
 	for _, w := range words {
 		if d := distance(normal(key), w); d <= bound {
 			best, bound = w, d-1

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"regexp"
 	"runtime"
@@ -59,6 +60,9 @@ of clients are.`,
 		}
 		file = cmp.Or(file, "turngate-bundle-"+b.at.UTC().Format("20060102-150405")+".tar.gz")
 		f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("%s exists already and is left as it is; name another with -o", file)
+		}
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/turngate/turngate/config"
+	"github.com/turngate/turngate/internal/pki"
 )
 
 // configFlag gives a command the flag --config.
@@ -147,16 +148,17 @@ environment, or the default. Secrets are not printed.`,
 
 func newConfigInitCommand(s streams) *cobra.Command {
 	starter := config.Starter{User: "turn"}
-	var reference bool
+	var reference, force bool
 	cmd := &cobra.Command{
 		Use:   "init FILE",
 		Short: "Write a first configuration file",
 		Long: `Writes a first configuration file with a random credential, readable by its
-owner only. A file that exists is left as it is. FILE "-" prints it.`,
+owner only. A file that exists is left as it is, unless --force is given.
+FILE "-" prints it.`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if reference {
-				return writeNew(s, args[0], []byte(config.Reference))
+				return writeFirst(s, args[0], []byte(config.Reference), force)
 			}
 			starter.Password = config.NewPassword()
 			data := complete(starter, os.Geteuid() == 0).TOML()
@@ -164,7 +166,7 @@ owner only. A file that exists is left as it is. FILE "-" prints it.`,
 				fmt.Fprintln(s.err, findings.Err())
 				return exitError{1}
 			}
-			return writeNew(s, args[0], data)
+			return writeFirst(s, args[0], data, force)
 		},
 	}
 	f := cmd.Flags()
@@ -176,6 +178,7 @@ owner only. A file that exists is left as it is. FILE "-" prints it.`,
 	f.StringVar(&starter.Key, "key", "", "key file")
 	f.StringVar(&starter.User, "user", starter.User, "name of the TURN user")
 	f.BoolVar(&reference, "reference", false, "write the file that documents every key instead")
+	f.BoolVar(&force, "force", false, "overwrite the file")
 	return cmd
 }
 
@@ -194,24 +197,28 @@ func complete(st config.Starter, root bool) config.Starter {
 	return st
 }
 
-// writeNew writes a file that does not exist yet.
-func writeNew(s streams, path string, data []byte) error {
+// writeFirst writes a file, or prints it, and says what comes next.
+func writeFirst(s streams, path string, data []byte, force bool) error {
 	if path == "-" {
 		_, err := s.out.Write(data)
 		return err
 	}
-	if err := writeNewFile(path, data); err != nil {
+	if err := writeConfig(path, data, force); err != nil {
 		return err
 	}
 	fmt.Fprintf(s.out, "%s: written. Next: turngate config check %s; turngate serve --config %s\n", path, path, path)
 	return nil
 }
 
-// writeNewFile writes a file that does not exist yet, for its owner only.
-func writeNewFile(path string, data []byte) error {
+// writeConfig writes a file that holds passwords, for its owner only. What exists
+// is replaced only when that was asked for, and then at once; it keeps its owner.
+func writeConfig(path string, data []byte, force bool) error {
+	if force {
+		return pki.WriteSecret(path, data)
+	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s exists already and is left as it is", path)
+		return fmt.Errorf("%s exists already and is left as it is; --force overwrites it", path)
 	}
 	if err != nil {
 		return err

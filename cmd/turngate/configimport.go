@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -108,7 +107,7 @@ func readRegular(name string) ([]byte, error) {
 
 func writeImport(s streams, res *importer.Result, output string, force, asJSON bool) error {
 	if output != "" && output != "-" {
-		if err := writeImported(output, res.TOML, force); err != nil {
+		if err := writeConfig(output, res.TOML, force); err != nil {
 			return usageError{err}
 		}
 	}
@@ -140,27 +139,6 @@ func writeImport(s streams, res *importer.Result, output string, force, asJSON b
 			res.Remarks.Count(importer.Lost), res.Remarks.Count(importer.Changed), res.Remarks.Count(importer.NotNeeded), output)
 	}
 	return nil
-}
-
-// writeImported writes a file that holds passwords. What exists is replaced only
-// when that was asked for, and then at once.
-func writeImported(path string, data []byte, force bool) error {
-	if !force {
-		return writeNewFile(path, data)
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".turngate-import-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
 }
 
 func unjoin(err error) []error {
