@@ -811,6 +811,76 @@ func TestQuotas(t *testing.T) {
 	}
 }
 
+// TestWhatIsGivenUpIsFreeWhenItsClientHearsOfIt, so that somebody else may have it
+// at once.
+func TestWhatIsGivenUpIsFreeWhenItsClientHearsOfIt(t *testing.T) {
+	s, addr := start(t, func(o *turn.Options) { o.Limits.AllocationsPerUser = 1 })
+	for _, network := range []string{"udp", "tcp"} {
+		one := site{server: s, network: network, addr: addr}
+		c, next := one.dial(t), one.dial(t)
+		must(t, next.Learn(within(t)))
+		for range 50 {
+			if _, err := c.Allocate(within(t)); err != nil {
+				t.Fatalf("%s: %v", network, err)
+			}
+			must(t, errOnly(c.Refresh(within(t), 0)))
+			if got := s.Allocations(); got != 0 {
+				t.Fatalf("%s: %d allocations after the answer to a Refresh with LIFETIME 0, want none", network, got)
+			}
+			c, next = next, c
+		}
+	}
+}
+
+// TestReservationsCountAsAllocations: a client that makes pairs and ends them again
+// holds a port with each until its reservation is over.
+func TestReservationsCountAsAllocations(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		limits turn.Limits
+		code   int
+	}{
+		{"of a user", turn.Limits{AllocationsPerUser: 3}, 486},
+		{"of an address", turn.Limits{AllocationsPerAddress: 3}, 486},
+		{"of the server", turn.Limits{Allocations: 3}, 508},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, addr := start(t, func(o *turn.Options) { o.Limits = tt.limits })
+			c := site{server: s, network: "udp", addr: addr}.dial(t)
+			pair := func() (*tc.Allocation, int) {
+				a, err := c.Allocate(within(t), tc.EvenPort(true))
+				if err == nil {
+					must(t, errOnly(c.Refresh(within(t), 0)))
+				}
+				return a, tc.Code(err)
+			}
+			var last *tc.Allocation
+			for i := range 3 {
+				a, code := pair()
+				if code != 0 {
+					t.Fatalf("pair %d: %d, want 0", i+1, code)
+				}
+				last = a
+			}
+			if _, code := pair(); code != tt.code {
+				t.Errorf("pair 4: %d, want %d", code, tt.code)
+			}
+			if _, err := c.Allocate(within(t)); tc.Code(err) != tt.code {
+				t.Errorf("allocation beside three reservations: %v, want %d", err, tt.code)
+			}
+			a, err := c.Allocate(within(t), tc.ReservationToken(last.Token))
+			must(t, err)
+			if got, want := a.Relayed[0].Port(), last.Relayed[0].Port()+1; got != want {
+				t.Errorf("the token brought port %d, want %d", got, want)
+			}
+			must(t, errOnly(c.Refresh(within(t), 0)))
+			if _, code := pair(); code != 0 {
+				t.Errorf("a pair after a reservation was used: %d, want 0", code)
+			}
+		})
+	}
+}
+
 func TestPermissionsAndChannelsAreBounded(t *testing.T) {
 	s, addr := start(t, func(o *turn.Options) {
 		o.Limits = turn.Limits{Permissions: 4, Channels: 3}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/turngate/turngate/internal/limit"
 	"github.com/turngate/turngate/turn/wire"
 )
 
@@ -53,7 +54,7 @@ func (s *Server) handleAllocate(r *request) {
 		s.refuseAllocate(r, 508)
 		return
 	}
-	switch full := s.reserve(r); full {
+	switch full := s.reserve(r, want); full {
 	case 0:
 	case codeRepeated: // while it is being served; the next one gets the answer
 		s.metrics.dropped.WithLabelValues("retransmission").Inc()
@@ -114,6 +115,14 @@ type allocateRequest struct {
 	next     bool     // its R bit: reserve the next port
 	token    *[8]byte // RESERVATION-TOKEN
 	mobile   bool     // an empty MOBILITY-TICKET
+}
+
+// reservation returns the token of the request, zero without one.
+func (want *allocateRequest) reservation() (token [8]byte) {
+	if want.token != nil {
+		token = *want.token
+	}
+	return token
 }
 
 // parseAllocate checks the attributes of an Allocate and returns the error
@@ -208,36 +217,46 @@ func (set *settings) address(v6 bool) (Address, bool) {
 
 // reserve counts an allocation against the quotas, or returns the code of the
 // one that is used up.
-func (s *Server) reserve(r *request) (code int) {
-	code, limit := s.tryReserve(r)
-	if limit >= 0 {
-		s.limited(r, limit)
+func (s *Server) reserve(r *request, want allocateRequest) (code int) {
+	code, over := s.tryReserve(r, want)
+	if over >= 0 {
+		s.limited(r, over)
 	}
 	return code
 }
 
 // tryReserve also returns the limit that refuses, or a negative one.
-func (s *Server) tryReserve(r *request) (code int, limit limitName) {
+func (s *Server) tryReserve(r *request, want allocateRequest) (code int, over limitName) {
 	l := r.set.Limits
-	addr := r.tuple.client.Addr()
+	source := limit.Source(r.tuple.client.Addr())
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	all, ofUser, ofSource := len(s.sessions)+len(s.reservations), s.perUser[r.user], s.perSource[source]
+	if res := s.reservations[want.reservation()]; res != nil { // its place becomes the allocation's
+		all--
+		if res.user == r.user {
+			ofUser--
+		}
+		if res.source == source {
+			ofSource--
+		}
+	}
 	switch {
 	case s.sessions[r.tuple] != nil, s.moving[r.tuple] != nil, s.opening[r.tuple]:
 		return codeRepeated, -1
 	case s.closed, !r.from.accepting():
 		return 508, -1
-	case l.Allocations > 0 && len(s.sessions) >= l.Allocations:
+	case l.Allocations > 0 && all >= l.Allocations:
 		return 508, limitAllocations
-	case l.AllocationsPerUser > 0 && s.perUser[r.user] >= l.AllocationsPerUser:
+	case l.AllocationsPerUser > 0 && ofUser >= l.AllocationsPerUser:
 		return 486, limitPerUser
-	case isTrial(r.user) && s.perUser[r.user] >= trialAllocations:
+	case isTrial(r.user) && ofUser >= trialAllocations:
 		return 486, limitPerUser
-	case l.AllocationsPerAddress > 0 && s.perAddress[addr] >= l.AllocationsPerAddress:
+	case l.AllocationsPerAddress > 0 && ofSource >= l.AllocationsPerAddress:
 		return 486, limitPerAddress
 	}
 	s.perUser[r.user]++
-	s.perAddress[addr]++
+	s.perSource[source]++
 	s.opening[r.tuple] = true
 	return 0, -1
 }
@@ -252,7 +271,7 @@ func (s *Server) unreserve(r *request) {
 	defer s.mu.Unlock()
 	delete(s.opening, r.tuple)
 	drop(s.perUser, r.user)
-	drop(s.perAddress, r.tuple.client.Addr())
+	drop(s.perSource, limit.Source(r.tuple.client.Addr()))
 }
 
 // allocate opens the relay sockets and makes the session. token is set when
@@ -294,9 +313,11 @@ func (s *Server) openLeg(r *request, ses *session, v6 bool, want allocateRequest
 	if !ok {
 		return 440
 	}
-	conn, reserved, err := s.open(addr, want)
+	conn, reserved, err := s.open(r, addr, want)
 	if err != nil {
-		s.limited(r, limitPorts)
+		if want.token == nil {
+			s.limited(r, limitPorts)
+		}
 		r.set.Log.Debug("allocation refused", "client", r.tuple.client, "err", err)
 		return 508
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/turngate/turngate/internal/limit"
 	"github.com/turngate/turngate/turn/relay"
 	"github.com/turngate/turngate/turn/wire"
 )
@@ -155,12 +156,12 @@ func (s *Server) restore(st State) error {
 	}
 	s.mu.Lock()
 	s.perUser[ses.user]++
-	s.perAddress[st.Client.Addr()]++
+	s.perSource[limit.Source(st.Client.Addr())]++
 	s.mu.Unlock()
 	if err := s.start(ses, left, s.settings.Load().Log); err != nil {
 		s.mu.Lock()
 		drop(s.perUser, ses.user)
-		drop(s.perAddress, st.Client.Addr())
+		drop(s.perSource, limit.Source(st.Client.Addr()))
 		s.mu.Unlock()
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"time"
 
+	"github.com/turngate/turngate/internal/limit"
 	"github.com/turngate/turngate/turn/relay"
 	"github.com/turngate/turngate/turn/wire"
 )
@@ -92,19 +93,19 @@ func (s *Server) beginMove(r *request, ses *session) (t ticket, code int, limite
 	case s.closed, !r.from.accepting():
 		return t, 508, false
 	}
-	addr, limit := r.tuple.client.Addr(), r.set.Limits.AllocationsPerAddress
-	held := s.perAddress[addr]
-	if next != nil && next.tuple.client.Addr() == addr {
+	source, most := limit.Source(r.tuple.client.Addr()), r.set.Limits.AllocationsPerAddress
+	held := s.perSource[source]
+	if next != nil && limit.Source(next.tuple.client.Addr()) == source {
 		held--
 	}
-	if limit > 0 && addr != at.tuple.client.Addr() && held >= limit {
+	if most > 0 && source != limit.Source(at.tuple.client.Addr()) && held >= most {
 		return t, 486, true
 	}
 	if next != nil { // it has moved on before it was heard
 		s.stay(ses, next)
 	}
 	next = &place{tuple: r.tuple, from: r.from, ticket: newTicket()}
-	s.perAddress[addr]++
+	s.perSource[source]++
 	s.moving[next.tuple] = ses
 	s.tickets[next.ticket] = ses
 	ses.next.Store(next)
@@ -149,7 +150,7 @@ func (s *Server) settle(ses *session, next *place) {
 	delete(s.moving, next.tuple)
 	delete(s.tickets, old.ticket)
 	s.sit(ses, next)
-	drop(s.perAddress, old.tuple.client.Addr())
+	drop(s.perSource, limit.Source(old.tuple.client.Addr()))
 	old.from.closed()
 	s.metrics.moves.Inc()
 	ses.log.Info("allocation moved", "to", next.tuple.client, "over", next.tuple.transport)
@@ -164,7 +165,7 @@ func (s *Server) stay(ses *session, next *place) {
 	if next.tuple.transport == UDP {
 		s.table.Expect(next.path(), nil)
 	}
-	drop(s.perAddress, next.tuple.client.Addr())
+	drop(s.perSource, limit.Source(next.tuple.client.Addr()))
 	next.from.closed()
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/turngate/turngate/internal/limit"
 	"github.com/turngate/turngate/turn/ports"
 )
 
@@ -18,7 +19,7 @@ const portTries = 64
 // open takes a port of the range and binds it. A port that another program
 // holds is set aside and another one tried. token is set when the next port
 // has been reserved too.
-func (s *Server) open(addr Address, want allocateRequest) (conn *net.UDPConn, token []byte, err error) {
+func (s *Server) open(r *request, addr Address, want allocateRequest) (conn *net.UDPConn, token []byte, err error) {
 	if want.token != nil {
 		conn, err = s.redeem(addr, *want.token)
 		return conn, nil, err
@@ -32,7 +33,7 @@ func (s *Server) open(addr Address, want allocateRequest) (conn *net.UDPConn, to
 		var next *net.UDPConn
 		if conn, next, err = bindPorts(free, addr, port, want.next); err == nil {
 			if next != nil {
-				token = s.hold(addr, port+1, next)
+				token = s.hold(r, addr, port+1, next)
 			}
 			return conn, token, nil
 		}
@@ -82,24 +83,44 @@ func bind(a Address, port uint16) (*net.UDPConn, error) {
 }
 
 // reservation holds the port behind an even one, with its socket bound so
-// that nobody else gets it (RFC 8656 section 7.2).
+// that nobody else gets it (RFC 8656 section 7.2). It outlives the allocation that
+// it was made with, so it counts like one: else a client that makes and ends one
+// over and over would take all ports.
 type reservation struct {
-	addr  Address
-	port  uint16
-	conn  *net.UDPConn
-	timer *time.Timer
+	addr   Address
+	port   uint16
+	conn   *net.UDPConn
+	timer  *time.Timer
+	user   string
+	source netip.Prefix
 }
 
 // hold keeps a bound port for whoever brings its token.
-func (s *Server) hold(addr Address, port uint16, conn *net.UDPConn) []byte {
+func (s *Server) hold(r *request, addr Address, port uint16, conn *net.UDPConn) []byte {
 	var token [8]byte
 	rand.Read(token[:])
-	res := &reservation{addr: addr, port: port, conn: conn}
+	res := &reservation{addr: addr, port: port, conn: conn, user: r.user, source: limit.Source(r.tuple.client.Addr())}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reservations[token] = res
+	s.perUser[res.user]++
+	s.perSource[res.source]++
 	res.timer = time.AfterFunc(reservationLifetime, func() { s.release(token[:]) })
 	return token[:]
+}
+
+// forgo takes a reservation out of the books, and returns it if it was there.
+// s.mu is held.
+func (s *Server) forgo(token [8]byte) *reservation {
+	res := s.reservations[token]
+	if res == nil {
+		return nil
+	}
+	res.timer.Stop()
+	delete(s.reservations, token)
+	drop(s.perUser, res.user)
+	drop(s.perSource, res.source)
+	return res
 }
 
 // reservedFamily reports whether a token holds an IPv6 port: a request that
@@ -119,8 +140,7 @@ func (s *Server) redeem(addr Address, token [8]byte) (*net.UDPConn, error) {
 	if res == nil || res.addr.External.Is6() != addr.External.Is6() {
 		return nil, errors.New("no such reservation")
 	}
-	res.timer.Stop()
-	delete(s.reservations, token)
+	s.forgo(token)
 	return res.conn, nil
 }
 
@@ -130,13 +150,11 @@ func (s *Server) release(token []byte) {
 		return
 	}
 	s.mu.Lock()
-	res := s.reservations[[8]byte(token)]
-	delete(s.reservations, [8]byte(token))
+	res := s.forgo([8]byte(token))
 	s.mu.Unlock()
 	if res == nil {
 		return
 	}
-	res.timer.Stop()
 	res.conn.Close()
 	s.ports.of(res.addr.External.Is6()).Return(res.port)
 }

@@ -69,16 +69,7 @@ func (s *Server) handleRefresh(r *request) {
 		legs = []*leg{l}
 	}
 	if wanted == 0 {
-		// The answer first: on a stream the end of the allocation may be
-		// the end of the connection.
-		b := wire.NewBuilder(wire.Refresh, wire.Success, r.msg.ID)
-		b.AddUint32(wire.Lifetime, 0)
-		s.finish(r, b, 0)
-		released := "released by the client"
-		ses.reason.CompareAndSwap(nil, &released)
-		for _, l := range legs {
-			_ = l.alloc.Close()
-		}
+		s.giveUp(r, ses, legs)
 		return
 	}
 	t := ses.at.Load().ticket
@@ -99,6 +90,28 @@ func (s *Server) handleRefresh(r *request) {
 		b.Add(wire.MobilityTicket, t[:])
 	}
 	s.finish(r, b, 0)
+}
+
+// giveUp ends legs of an allocation as their client wants it. What they held is
+// free when the client hears of it, so that it may ask for as much elsewhere at
+// once. On a listener that goes with its last allocation the answer is first.
+func (s *Server) giveUp(r *request, ses *session, legs []*leg) {
+	b := wire.NewBuilder(wire.Refresh, wire.Success, r.msg.ID)
+	b.AddUint32(wire.Lifetime, 0)
+	s.mu.Lock()
+	stays := r.from.accepting()
+	s.mu.Unlock()
+	if !stays {
+		s.finish(r, b, 0)
+	}
+	released := "released by the client"
+	ses.reason.CompareAndSwap(nil, &released)
+	for _, l := range legs {
+		_ = l.alloc.Close()
+	}
+	if stays {
+		s.finish(r, b, 0)
+	}
 }
 
 func (ses *session) refresh(legs []*leg, now time.Time, lifetime time.Duration) error {
@@ -159,8 +172,19 @@ func (s *Server) handleCreatePermission(r *request) {
 		}
 		l.relay.Permit(peer, until)
 	}
+	ses.judgedBy(r.set)
 	ses.sync()
 	s.verdict(r, nil)
+}
+
+// judgedBy is called when something has been granted by settings: should a reload
+// have swapped them meanwhile, it may have looked at the session before.
+func (ses *session) judgedBy(set *settings) {
+	if now := ses.s.settings.Load(); now != set {
+		for _, l := range ses.legs {
+			l.relay.Revoke(now.reaches)
+		}
+	}
 }
 
 // roomFor reports whether the peers that have no permission yet fit the limit.
@@ -229,6 +253,7 @@ func (s *Server) handleChannelBind(r *request) {
 	err := l.alloc.Bind(channel, peer)
 	if err == nil {
 		err = l.relay.Bind(channel, peer, r.now.Add(allocator.ChannelLifetime), r.now.Add(allocator.PermissionLifetime))
+		ses.judgedBy(r.set)
 		l.sync()
 	}
 	s.verdict(r, err)

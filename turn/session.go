@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/turngate/turngate/internal/limit"
 	"github.com/turngate/turngate/turn/wire"
 )
 
@@ -83,7 +84,7 @@ func (ses *session) ended() {
 		s.left(ses)
 	}
 	drop(s.perUser, ses.user)
-	drop(s.perAddress, at.tuple.client.Addr())
+	drop(s.perSource, limit.Source(at.tuple.client.Addr()))
 	close(s.changed)
 	s.changed = make(chan struct{})
 	s.mu.Unlock()

@@ -97,7 +97,7 @@ type Address struct {
 type Limits struct {
 	Allocations           int // in all
 	AllocationsPerUser    int
-	AllocationsPerAddress int           // per client address
+	AllocationsPerAddress int           // per client address, of IPv6 per /64
 	Permissions           int           // per allocation, default 128
 	Channels              int           // per allocation, default 256
 	FirstMessage          time.Duration // for a stream's first message, default 10 s
@@ -161,8 +161,8 @@ type Server struct {
 
 	mu           sync.Mutex // guards the fields below
 	sessions     map[fiveTuple]*session
-	perUser      map[string]int
-	perAddress   map[netip.Addr]int
+	perUser      map[string]int       // allocations and reservations
+	perSource    map[netip.Prefix]int // the same
 	reservations map[[8]byte]*reservation
 	opening      map[fiveTuple]bool     // of Allocates that are being served
 	moving       map[fiveTuple]*session // that sessions are being moved to
@@ -204,7 +204,7 @@ func New(o Options) (*Server, error) {
 		bans:         newBans(),
 		sessions:     make(map[fiveTuple]*session),
 		perUser:      make(map[string]int),
-		perAddress:   make(map[netip.Addr]int),
+		perSource:    make(map[netip.Prefix]int),
 		reservations: make(map[[8]byte]*reservation),
 		opening:      make(map[fiveTuple]bool),
 		moving:       make(map[fiveTuple]*session),
