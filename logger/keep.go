@@ -35,7 +35,7 @@ func (s *Server) keep(rt *route, pool *proxy.Pool, w http.ResponseWriter, r *htt
 	if sp == nil {
 		return false
 	}
-	if !sp.away.Swap(true) {
+	if !sp.away.Swap(true) && sp.toSay("away") {
 		s.log.Warn("upstream away, reports are spooled", "route", rt.name, "dir", sp.dir)
 	}
 	if err := sp.put(newReport(rt.headers.Request(r), rest, query, body)); err != nil {

@@ -17,6 +17,9 @@ type report struct {
 	Query  string      `json:"query,omitempty"`
 	Header http.Header `json:"header"`
 
+	// Aside is how often it was put behind the others: they passed and it did not.
+	Aside int `json:"aside,omitempty"`
+
 	body []byte
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/turngate/turngate/internal/proxy"
+	"github.com/turngate/turngate/logger/spool"
 )
 
 const (
@@ -22,8 +23,16 @@ const (
 // send sends what waits, oldest first and one at a time, until ctx ends. A report leaves the
 // spool when the upstream has answered it with anything but a status that says "later".
 // That is written down before the next one goes.
+//
+// A report that alone is never answered so, as by a firewall that resets what it does not
+// like, must not hold up all others: when another one passes it is put behind them.
 func (sp *spooler) send(ctx context.Context) {
-	backoff, sent := firstBackoff, 0
+	var (
+		backoff  = firstBackoff
+		sent     int
+		refusals int // of the oldest, in a row, by an upstream that was there
+		lap      int // reports in a row that failed, all of which had been put behind
+	)
 	for ctx.Err() == nil {
 		q, err := sp.open()
 		if err != nil {
@@ -59,23 +68,93 @@ func (sp *spooler) send(ctx context.Context) {
 			continue
 		}
 		resp, err := sp.askPatiently(ctx, v, rep)
-		if err != nil {
-			if ctx.Err() == nil {
-				sp.away.Store(true)
-				pause(ctx, backoff+rand.N(backoff/4))
-				backoff = min(2*backoff, lastBackoff)
+		if refusals++; err != nil && !refused(err) {
+			refusals = 0
+		}
+		if err != nil && refusals >= patience && rep.Aside == 0 && sp.anotherPasses(ctx, v, q, refusals-patience) {
+			resp, err = sp.askPatiently(ctx, v, rep) // it may be back since a moment ago
+			if err != nil && ctx.Err() == nil {
+				if sp.toSay("aside") {
+					sp.srv.log.Warn("upstream takes reports, but not the oldest: it is put behind the others", "route", v.rt.name, "err", err)
+				}
+				sp.away.Store(false)
+				sp.putAside(q, rep)
+				backoff, refusals = firstBackoff, 0
+				continue
 			}
+		}
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return
+		case rep.Aside > 0 && refused(err):
+			sp.putAside(q, rep)
+			if reports, _ := q.Depth(); lap+1 >= reports {
+				lap = -1
+				wait(ctx, q.Arrived(), lastBackoff)
+			}
+			lap++
+			continue
+		default:
+			sp.away.Store(true)
+			pause(ctx, backoff+rand.N(backoff/4))
+			backoff = min(2*backoff, lastBackoff)
 			continue
 		}
 		// Confirmed. Nothing may come between the answer and this.
 		sp.done(q.Done())
 		sp.away.Store(false)
-		backoff = firstBackoff
+		backoff, refusals, lap = firstBackoff, 0, 0
 		sent++
-		sp.srv.metrics.replayed.WithLabelValues(v.rt.name, strconv.Itoa(resp.StatusCode/100)+"xx").Inc()
-		_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxReplayAnswer))
-		resp.Body.Close()
+		sp.answered(v, resp)
 	}
+}
+
+// patience is how often a report is refused before it is asked whether others are.
+const patience = 3
+
+// farthest is how far behind the oldest another one is looked for.
+const farthest = 16
+
+// refused reports whether a report came as far as the upstream.
+func refused(err error) bool {
+	var e *proxy.Error
+	return !errors.As(err, &e) || e.Phase != "dial" && e.Phase != "tls"
+}
+
+// anotherPasses sends one of the reports behind the oldest, another with each turn, and reports
+// whether it was answered.
+func (sp *spooler) anotherPasses(ctx context.Context, v *via, q *spool.Queue, turn int) bool {
+	record, done, ok := q.Ahead(1 + turn%farthest)
+	if !ok {
+		return false
+	}
+	rep, err := decodeReport(record)
+	if err != nil || rep.Aside > 0 {
+		return false
+	}
+	resp, err := sp.askPatiently(ctx, v, rep)
+	if err != nil {
+		return false
+	}
+	sp.done(done())
+	sp.answered(v, resp)
+	return true
+}
+
+// putAside puts the oldest report behind the others.
+func (sp *spooler) putAside(q *spool.Queue, rep report) {
+	rep.Aside++
+	if err := q.Behind(rep.encode()); err != nil {
+		sp.complain("disk", err)
+	}
+}
+
+// answered ends an exchange that confirmed a report.
+func (sp *spooler) answered(v *via, resp *http.Response) {
+	sp.srv.metrics.replayed.WithLabelValues(v.rt.name, strconv.Itoa(resp.StatusCode/100)+"xx").Inc()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxReplayAnswer))
+	resp.Body.Close()
 }
 
 // done logs that a crash would send a report again.
@@ -142,11 +221,15 @@ func later(status int) bool {
 }
 
 // pause waits, or returns at the end of ctx.
-func pause(ctx context.Context, d time.Duration) {
+func pause(ctx context.Context, d time.Duration) { wait(ctx, nil, d) }
+
+// wait is a pause that something that comes ends.
+func wait(ctx context.Context, something <-chan struct{}, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
+	case <-something:
 	case <-ctx.Done():
 	}
 }

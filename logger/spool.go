@@ -165,7 +165,7 @@ type spooler struct {
 	retry  time.Time // when opening is tried again
 	broken error     // why it is not open
 	closed bool
-	said   map[string]time.Time // when a complaint was logged
+	said   map[string]time.Time // when something was logged
 	cancel context.CancelFunc   // of the sender; nil: not started
 	ended  chan struct{}        // closed by the sender
 }
@@ -215,16 +215,23 @@ func (sp *spooler) put(r report) error {
 
 // complain logs why reports are not kept, once a minute for each reason.
 func (sp *spooler) complain(reason string, err error) {
+	if sp.toSay(reason) {
+		sp.srv.log.Warn("reports are not kept", "dir", sp.dir, "reason", reason, "err", err)
+	}
+}
+
+// toSay reports whether something is to be logged: once a minute.
+func (sp *spooler) toSay(what string) bool {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	if time.Since(sp.said[reason]) < time.Minute {
-		return
+	if time.Since(sp.said[what]) < time.Minute {
+		return false
 	}
 	if sp.said == nil {
 		sp.said = make(map[string]time.Time)
 	}
-	sp.said[reason] = time.Now()
-	sp.srv.log.Warn("reports are not kept", "dir", sp.dir, "reason", reason, "err", err)
+	sp.said[what] = time.Now()
+	return true
 }
 
 func (sp *spooler) depth() (reports int, bytes int64) {

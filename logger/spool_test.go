@@ -29,6 +29,7 @@ type collector struct {
 
 	mu     sync.Mutex // guards the fields below
 	status int        // 0: normal service
+	refuse string     // a body with it is answered with the end of the connection
 	seen   []seen
 	came   chan struct{}
 }
@@ -83,6 +84,10 @@ func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c.mu.Lock()
 	status := c.status
+	if c.refuse != "" && strings.Contains(string(body), c.refuse) {
+		c.mu.Unlock()
+		panic(http.ErrAbortHandler)
+	}
 	if status < 500 {
 		c.seen = append(c.seen, seen{r.Method, r.RequestURI, r.Host, string(body), r.Header})
 	}
@@ -306,6 +311,37 @@ func TestASilentUpstreamIsAskedByTheSpoolAlone(t *testing.T) {
 	if d := time.Since(began); d > 20*300*time.Millisecond/2 {
 		t.Errorf("20 reports took %v: each of them waited for the upstream", d)
 	}
+}
+
+// A firewall before the collector resets what it does not like. That costs the others nothing but
+// a moment, and is kept for a better day.
+func TestAReportThatIsRefusedHoldsUpNoOther(t *testing.T) {
+	c := newCollector(t)
+	c.refuse = "UNION SELECT"
+	dir := t.TempDir()
+	h := startSpooling(t, dir, spoolRoute(c))
+	h.kept(t, "an innocent UNION SELECT") // its connection ended without an answer
+	var want []string
+	for i := range 5 { // those that come while it is tried wait behind it
+		body := fmt.Sprintf("report %d", i)
+		want = append(want, body)
+		h.kept(t, body)
+	}
+	got := c.bodies(len(want))
+	if !slices.Equal(got, want) {
+		t.Errorf("the collector got %q, want %q", got, want)
+	}
+	h.wantValues(t, "turngate_logger_spool_reports", "route=/logger/ 1")
+	h.wantValues(t, "turngate_logger_spool_dropped_total")
+	h.end()
+	c.mu.Lock()
+	c.refuse, c.seen = "", nil
+	c.mu.Unlock()
+	h = startSpooling(t, dir, spoolRoute(c))
+	if got, want := c.bodies(1), []string{"an innocent UNION SELECT"}; !slices.Equal(got, want) {
+		t.Errorf("when it is not refused any more the collector got %q, want %q", got, want)
+	}
+	h.wantValues(t, "turngate_logger_spool_reports", "route=/logger/ 0")
 }
 
 func TestWhatIsNotKept(t *testing.T) {

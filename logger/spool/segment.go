@@ -14,13 +14,20 @@ import (
 )
 
 // A record in a segment: length and CRC-32C of the bytes, 4 bytes each, big-endian,
-// then the bytes.
-const headerSize = 8
+// then the bytes. The highest bit of the length is set when the record is dealt with before
+// its turn.
+const (
+	headerSize = 8
+	dealtWith  = 0x80
+)
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // errDamaged is a record that is not what was written.
 var errDamaged = errors.New("damaged record")
+
+// errDealtWith is a record that is passed over.
+var errDealtWith = errors.New("record that is dealt with")
 
 // segment is one file of records. Its owner's lock guards it; reads of what is written
 // need none.
@@ -81,9 +88,9 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-// openSegment opens a segment of an earlier process, for reading only.
+// openSegment opens a segment of an earlier process: nothing is appended to it.
 func openSegment(dir string, number uint64) (*segment, error) {
-	f, err := os.Open(segmentName(dir, number))
+	f, err := os.OpenFile(segmentName(dir, number), os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -98,18 +105,20 @@ func openSegment(dir string, number uint64) (*segment, error) {
 // scan counts the records from an offset on; bad is the length of a tail that is none.
 func (s *segment) scan(from int64) (bad int64) {
 	for from < s.size {
-		_, next, _ := s.read(from)
+		_, next, err := s.read(from)
 		if next == 0 {
 			return s.size - from
 		}
-		s.records, s.bytes = s.records+1, s.bytes+next-from-headerSize
+		if err != errDealtWith {
+			s.records, s.bytes = s.records+1, s.bytes+next-from-headerSize
+		}
 		from = next
 	}
 	return 0
 }
 
 // read returns the record at an offset and where the next one begins. Damage to the bytes
-// alone leaves next; with next zero nothing behind can be found.
+// alone leaves next, as does a mark; with next zero nothing behind can be found.
 func (s *segment) read(at int64) (record []byte, next int64, err error) {
 	var head [headerSize]byte
 	if at+headerSize > s.size {
@@ -121,6 +130,8 @@ func (s *segment) read(at int64) (record []byte, next int64, err error) {
 	if _, err := s.file.ReadAt(head[:], at); err != nil {
 		return nil, 0, err
 	}
+	marked := head[0]&dealtWith != 0
+	head[0] &^= dealtWith
 	n := int64(binary.BigEndian.Uint32(head[:4]))
 	if n > MaxRecord || at+headerSize+n > s.size {
 		return nil, 0, errDamaged
@@ -133,7 +144,28 @@ func (s *segment) read(at int64) (record []byte, next int64, err error) {
 	if crc32.Checksum(record, castagnoli) != binary.BigEndian.Uint32(head[4:]) {
 		return nil, next, errDamaged
 	}
+	if marked {
+		return nil, next, errDealtWith
+	}
 	return record, next, nil
+}
+
+// markDealtWith marks a record that read returns.
+func (s *segment) markDealtWith(at int64) error {
+	_, next, err := s.read(at)
+	if err != nil {
+		return err
+	}
+	var b [1]byte
+	if _, err := s.file.ReadAt(b[:], at); err != nil {
+		return err
+	}
+	b[0] |= dealtWith
+	if _, err := s.file.WriteAt(b[:], at); err != nil {
+		return err
+	}
+	s.records, s.bytes = s.records-1, s.bytes-(next-at-headerSize)
+	return s.file.Sync()
 }
 
 // append writes a record behind the last whole one.

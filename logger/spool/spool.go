@@ -174,28 +174,47 @@ func (q *Queue) load() error {
 
 // Put appends a record and returns when it is on the disk.
 func (q *Queue) Put(record []byte) error {
+	err := q.put(record, q.opt.Budget.take)
+	if err == nil {
+		q.wake()
+	}
+	return err
+}
+
+// Behind puts the oldest record behind all others, with other content. Like Done it is for the
+// record that Next returned. The budget is not asked: what it takes comes back with the
+// segment it leaves. A crash may leave it in both places.
+func (q *Queue) Behind(record []byte) error {
+	err := q.put(record, func(n int64) bool { q.opt.Budget.used.Add(n); return true })
+	if err != nil {
+		return err
+	}
+	return q.Done()
+}
+
+// put appends a record for which take has room.
+func (q *Queue) put(record []byte, take func(n int64) bool) error {
 	if len(record) > MaxRecord {
 		return fmt.Errorf("a record of %d bytes", len(record))
 	}
-	seq, out, err := q.append(record)
+	seq, out, err := q.append(record, take)
 	if err != nil {
 		return err
 	}
 	if err := q.sync(seq, out); err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
-	q.wake()
 	return nil
 }
 
-func (q *Queue) append(record []byte) (seq uint64, out *segment, err error) {
+func (q *Queue) append(record []byte, take func(n int64) bool) (seq uint64, out *segment, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
 		return 0, nil, ErrClosed
 	}
 	n := int64(headerSize + len(record))
-	if !q.opt.Budget.take(n) {
+	if !take(n) {
 		return 0, nil, ErrFull
 	}
 	defer func() {
@@ -284,6 +303,10 @@ func (q *Queue) Next() (record []byte, ok bool) {
 		switch {
 		case err == nil:
 			return record, true
+		case errors.Is(err, errDealtWith):
+			q.offset = next
+			q.collect()
+			continue
 		case errors.Is(err, errDamaged) && next > 0: // its length is plausible: go on behind it
 			q.damaged++
 			q.log.Warn("spooled record is damaged and skipped", "file", s.file.Name(), "offset", q.offset)
@@ -299,6 +322,43 @@ func (q *Queue) Next() (record []byte, ok bool) {
 		q.drop()
 	}
 	return nil, false
+}
+
+// Ahead returns a record that waits behind the oldest: n is 1 for the next one. done says that
+// it is dealt with before its turn, and returns when that is on the disk; Next will pass it
+// over. ok is false when there is no such record, or it cannot be had.
+func (q *Queue) Ahead(n int) (record []byte, done func() error, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	from := q.offset
+	for _, s := range q.segments {
+		for from < s.size {
+			record, next, err := s.read(from)
+			if next == 0 {
+				break // nothing behind can be found in this one
+			}
+			if n == 0 {
+				return record, func() error { return q.doneAhead(s, from) }, err == nil
+			}
+			n--
+			from = next
+		}
+		from = 0
+	}
+	return nil, nil, false
+}
+
+// doneAhead marks a record of a segment that is behind the oldest.
+func (q *Queue) doneAhead(s *segment, at int64) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return ErrClosed
+	}
+	if err := s.markDealtWith(at); err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	return nil
 }
 
 // Done says that the record that Next returned is dealt with. An error means that a

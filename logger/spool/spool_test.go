@@ -117,6 +117,68 @@ func TestARecordThatIsNotDoneComesAgain(t *testing.T) {
 	q.want(q.take(5), []string{"a", "", "c"})
 }
 
+func TestRecordsAreDealtWithOutOfTurn(t *testing.T) {
+	all := numbered(0, 30) // of several segments
+	for _, restart := range []bool{false, true} {
+		q := open(t, t.TempDir(), 1<<20)
+		q.put(all...)
+		q.take(2)
+		for n, want := range map[int]string{1: all[3], 5: all[7], 20: all[22]} {
+			got, done, ok := q.Ahead(n)
+			if !ok || string(got) != want {
+				t.Fatalf("the record %d behind the oldest is %q, %v, want %q", n, got, ok, want)
+			}
+			if err := done(); err != nil {
+				t.Fatal(err)
+			}
+			if got, _, ok := q.Ahead(n); ok {
+				t.Errorf("%q is dealt with, and comes again", got)
+			}
+		}
+		if got, _, ok := q.Ahead(28); ok {
+			t.Errorf("behind the last record is %q", got)
+		}
+		q.want(q.take(2), []string{all[2], all[4]})
+		if oldest, _ := q.Next(); string(oldest) != all[5] {
+			t.Fatalf("the oldest is %q, want %q", oldest, all[5])
+		}
+		if err := q.Behind([]byte("changed")); err != nil {
+			t.Fatal(err)
+		}
+		if restart {
+			q.reopen()
+		}
+		if n, _ := q.Depth(); n != 23 {
+			t.Errorf("%d records wait, want 23", n)
+		}
+		q.want(q.take(40), slices.Concat(all[6:7], all[8:22], all[23:], []string{"changed"}))
+		if records, bytes := q.Depth(); records != 0 || bytes != 0 {
+			t.Errorf("%d records of %d bytes are left", records, bytes)
+		}
+		q.reopen()
+		q.want(q.take(1), nil)
+	}
+}
+
+func TestARecordGoesBehindTheOthersWhereTheSpoolIsFull(t *testing.T) {
+	q := open(t, t.TempDir(), 256)
+	for q.Put([]byte("record")) == nil {
+	}
+	n, _ := q.Depth()
+	for range 3 * n {
+		oldest, _ := q.Next()
+		if err := q.Behind(oldest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := len(q.take(2 * n)); got != n {
+		t.Errorf("%d records, want %d", got, n)
+	}
+	if used := q.opt.Budget.Used(); used > 256 {
+		t.Errorf("%d bytes are taken of 256", used)
+	}
+}
+
 func TestTheBudgetHoldsOnTheDisk(t *testing.T) {
 	dir := t.TempDir()
 	q := open(t, dir, 1000)
