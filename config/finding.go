@@ -40,26 +40,38 @@ type Finding struct {
 
 // String is the finding on one line: FILE:LINE: key: what; fix.
 func (f Finding) String() string {
-	var b strings.Builder
-	b.WriteString(f.File)
+	text := f.place()
+	if f.Severity == Warning {
+		text += "warning: "
+	}
+	text += f.about()
+	if f.Fix != "" {
+		text += "; " + f.Fix
+	}
+	return text
+}
+
+// Said is the finding without its fix and severity, for who shows these in a
+// way of his own: FILE:LINE: key: what.
+func (f Finding) Said() string { return f.place() + f.about() }
+
+// place is FILE:LINE:COL: with what of it is known.
+func (f Finding) place() string {
+	at := f.File
 	if f.Line > 0 {
-		fmt.Fprintf(&b, ":%d", f.Line)
+		at += fmt.Sprintf(":%d", f.Line)
 		if f.Col > 0 {
-			fmt.Fprintf(&b, ":%d", f.Col)
+			at += fmt.Sprintf(":%d", f.Col)
 		}
 	}
-	b.WriteString(": ")
-	if f.Severity == Warning {
-		b.WriteString("warning: ")
+	return at + ": "
+}
+
+func (f Finding) about() string {
+	if f.Key == "" {
+		return f.What
 	}
-	if f.Key != "" {
-		b.WriteString(f.Key + ": ")
-	}
-	b.WriteString(f.What)
-	if f.Fix != "" {
-		b.WriteString("; " + f.Fix)
-	}
-	return b.String()
+	return f.Key + ": " + f.What
 }
 
 // Findings are all findings of one file, by line.
@@ -115,15 +127,40 @@ type report struct {
 func (r *report) err(key, what, fix string)  { r.add(Error, key, what, fix) }
 func (r *report) warn(key, what, fix string) { r.add(Warning, key, what, fix) }
 
-// add drops a second finding about a key that already has an error: the later
-// check saw a value that the earlier one refused.
+// add drops a second finding about a key that already has an error, or that
+// is part of one: the later check saw a value that the earlier one refused.
 func (r *report) add(s Severity, key, what, fix string) {
-	if r.faulty(key) {
+	if r.faulty(key) || r.within(key) {
 		return
 	}
 	r.findings = append(r.findings, Finding{
-		File: r.file, Line: r.pos.line(key), Key: key, Severity: s, What: what, Fix: fix,
+		File: r.file, Line: r.pos.line(key), Key: key, Severity: s, What: shorten(what), Fix: shorten(fix),
 	})
+}
+
+// within reports whether the table or list that key stands in has an error itself: it
+// is no table, for example, and all its keys are but defaults.
+func (r *report) within(key string) bool {
+	for key = parent(key); key != ""; key = parent(key) {
+		if slices.ContainsFunc(r.findings, func(f Finding) bool { return f.Severity == Error && f.Key == key }) {
+			return true
+		}
+	}
+	return false
+}
+
+// maxText is more than any finding of ours has to say. What goes beyond is a
+// value of the file, and a page of it helps nobody.
+const maxText = 600
+
+// shorten cuts the middle out of a text that quotes a very long value: what
+// is wrong with it stands at one of the ends.
+func shorten(s string) string {
+	runes := []rune(s)
+	if len(runes) <= maxText {
+		return s
+	}
+	return string(runes[:maxText/3]) + "..." + string(runes[len(runes)-maxText/3:])
 }
 
 // faulty reports whether key, or an element of the list key, has an error.

@@ -101,8 +101,9 @@ func (c *checker) inspection(at string, r Signaling) {
 	if r.Preset == PresetTRTC && r.Mode != ModeTunnel && (c.cfg.TRTC.Schedule != "" || c.cfg.TRTC.Unified != "") {
 		c.warn(child(at, "mode"), "connections by trtc.schedule and trtc.unified are not inspected", `write schedule = "" and unified = "" in [trtc]`)
 	}
-	c.hook(child(at, "hook.inbound"), r.Hook.Inbound)
-	c.hook(child(at, "hook.outbound"), r.Hook.Outbound)
+	hooked := child(at, "hook")
+	c.hook(child(hooked, "inbound"), r.Hook.Inbound)
+	c.hook(child(hooked, "outbound"), r.Hook.Outbound)
 }
 
 // idle warns about those of the keys that the file sets: nothing reads them.

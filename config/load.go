@@ -106,7 +106,7 @@ func syntaxFinding(file, text string, pos positions, err error) Finding {
 	}
 	lines := strings.Split(text, "\n")
 	f.Line = min(max(pe.Position.Line, 0), len(lines))
-	f.Key, f.What, f.Fix = pe.LastKey, printable(pe.Message), "correct the TOML syntax here"
+	f.Key, f.What, f.Fix = pe.LastKey, shorten(printable(pe.Message)), "correct the TOML syntax here"
 	source := pe.LastKey
 	if f.Line > 0 {
 		source += lines[f.Line-1]
@@ -126,8 +126,13 @@ func syntaxFinding(file, text string, pos positions, err error) Finding {
 		}
 		return f
 	}
-	for _, word := range []string{"password", "secret", "proxy"} {
-		if strings.Contains(strings.ToLower(source), word) {
+	names := keyNames()
+	last := pe.LastKey[strings.LastIndexByte(pe.LastKey, '.')+1:]
+	if _, known := names[last]; !known {
+		f.Key = "" // in a file that is no configuration, say one of keys, it is content
+	}
+	for name, secret := range names {
+		if secret && strings.Contains(strings.ToLower(source), name) {
 			f.What, f.Fix = "is not valid TOML", "put the value in quotes, and a backslash or quote in it behind a backslash"
 		}
 	}

@@ -109,6 +109,26 @@ func tablesWith(path string) map[string]places {
 	return found
 }
 
+// keyNames are the names of all keys and tables, each with whether it holds secrets.
+func keyNames() map[string]bool {
+	names := map[string]bool{}
+	var search func(t reflect.Type)
+	search = func(t reflect.Type) {
+		for _, f := range fieldsOf(t) {
+			elem := f.typ
+			if k := elem.Kind(); k == reflect.Slice || k == reflect.Map {
+				elem = elem.Elem()
+			}
+			names[f.name] = names[f.name] || elem == reflect.TypeFor[Secret]() || elem == reflect.TypeFor[HeaderValue]()
+			if isTable(elem) {
+				search(elem)
+			}
+		}
+	}
+	search(reflect.TypeFor[Config]())
+	return names
+}
+
 // Closest returns the word that key is most likely a slip of, or "".
 func Closest(key string, words []string) string {
 	best, bound := "", 1+len(key)/5

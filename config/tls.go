@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/url"
 	"slices"
@@ -103,8 +104,17 @@ func (c *checker) tls() {
 	}
 	if t.Mode == TLSACME {
 		c.acme()
-	} else if c.set["tls.acme.terms_agreed"] && t.ACME.TermsAgreed {
-		c.warn("tls.acme.terms_agreed", fmt.Sprintf("no certificate is ordered with mode %q", t.Mode), `write mode = "acme" in [tls]`)
+		return
+	}
+	a := t.ACME
+	for _, k := range []struct {
+		name string
+		told bool
+	}{{"terms_agreed", a.TermsAgreed}, {"names", len(a.Names) > 0}, {"email", a.Email != ""}, {"ca", a.CA != ""}} {
+		if key := child("tls.acme", k.name); k.told && c.set[key] { // one says it for all
+			c.warn(key, fmt.Sprintf("no certificate is ordered with mode %q", t.Mode), `write mode = "acme" in [tls]`)
+			return
+		}
 	}
 }
 
@@ -154,8 +164,11 @@ func (c *checker) acme() {
 		c.err("tls.acme.http_listen", "is empty, and the challenge http-01 needs it", `write ":80", or leave "http-01" out of challenges`)
 	}
 	c.reachable(a)
-	if (a.EABKeyID == "") != a.EABKey.IsEmpty() {
+	switch {
+	case (a.EABKeyID == "") != a.EABKey.IsEmpty():
 		c.err("tls.acme.eab_key", "an external account needs both eab_key_id and eab_key", "write both as the CA gave them, or neither")
+	case !isBase64URL(a.EABKey.Reveal()):
+		c.err("tls.acme.eab_key", "is not base64url: letters, digits, '-' and '_'", `write it as the CA gave it, without "=" at its end`)
 	}
 }
 
@@ -180,6 +193,11 @@ func (c *checker) reachable(a ACME) {
 			break
 		}
 	}
+}
+
+func isBase64URL(s string) bool {
+	_, err := base64.RawURLEncoding.DecodeString(s)
+	return err == nil
 }
 
 func urlHost(s string) string {

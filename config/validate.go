@@ -26,6 +26,7 @@ func check(cfg *Config, d *decoder) {
 	c.site()
 	c.tls()
 	c.listeners()
+	c.believed()
 	c.names()
 	c.relay()
 	c.credentials()
@@ -68,6 +69,26 @@ func (c *checker) site() {
 			c.warn(key, fmt.Sprintf("%s is reached from this host only", e.Public), "write the address that clients reach")
 		case c.cfg.Layout == External && isPrivate(e.Public):
 			c.warn(key, fmt.Sprintf("%s is a private address, in the external layout", e.Public), `write the public address, "public/private" behind NAT, or layout = "intranet"`)
+		}
+	}
+}
+
+// believed warns where the file believes everybody about whose address a
+// connection has: limits, clients and logs then hold what a stranger writes.
+func (c *checker) believed() {
+	for _, list := range []struct {
+		key      string
+		prefixes []netip.Prefix
+	}{
+		{"https.trusted_proxies", c.cfg.HTTPS.TrustedProxies},
+		{"https.proxy_protocol", c.cfg.HTTPS.ProxyProtocol},
+		{"turn.proxy_protocol", c.cfg.TURN.ProxyProtocol},
+	} {
+		for i, p := range list.prefixes {
+			if p.Bits() == 0 {
+				c.warn(element(list.key, i), fmt.Sprintf("%s lets everybody say which address he comes from", p),
+					"list the addresses of what stands in front of this host")
+			}
 		}
 	}
 }

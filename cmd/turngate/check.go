@@ -78,7 +78,6 @@ plugins: 0 all is well, 1 warnings, 2 failures, 3 the check could not be made.
 With --nagios the figures behind the bar are counts, the paths (0 works, 1 with
 warnings, 2 dead), times, loss and the days that the certificate has left. "turngate explain TG-061" explains a
 code.`,
-		Args: usageArgs(cobra.NoArgs),
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.fromClient, "from-client", "", "look as a client does at the turngate with this URL, or with this link of \"turngate check-link\"")
@@ -101,11 +100,23 @@ code.`,
 	f.StringVar(&o.proxy, "proxy", "env", "with --from-client: proxy for HTTPS, as a browser uses it; env for that of the variables, empty for none")
 	configFlag(cmd)
 	// Monitoring takes 2 for critical: a wrong command line is something else.
+	// It shows what stands on standard output.
 	unknown := func(err error) error {
 		fmt.Fprintln(s.err, "turngate:", err)
+		if o.nagios {
+			fmt.Fprintln(s.out, "TURNGATE UNKNOWN -", strings.ReplaceAll(err.Error(), "|", "/"))
+		}
 		return exitError{exitUnknown}
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return unknown(err) })
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return unknown(fmt.Errorf("%w; see \"%s --help\"", err, cmd.CommandPath()))
+	})
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if err := usageArgs(cobra.NoArgs)(cmd, args); err != nil {
+			return unknown(err)
+		}
+		return nil
+	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		o.password, o.token = cmp.Or(o.password, os.Getenv("TURNGATE_PASSWORD")), cmp.Or(o.token, os.Getenv("TURNGATE_TOKEN"))
 		if (o.asJSON && (o.nagios || o.quiet)) || o.nagios && o.quiet {

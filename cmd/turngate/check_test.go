@@ -262,10 +262,15 @@ func TestCheckAsMonitoringReadsIt(t *testing.T) {
 	if code != 2 || strings.Count(out.String(), "\n") != 1 || !strings.HasPrefix(out.String(), "TURNGATE CRITICAL - TG-042 ") || !strings.Contains(out.String(), " | ok=") {
 		t.Errorf("code %d:\n%s%s", code, out.String(), stderr.String())
 	}
-	for _, wrong := range [][]string{{"--nonsense"}, {"--json", "--nagios"}, {"--timeout", "0s"}, {"--from-client", "http://localhost/"}, {"--from-client", "localhost"}, {"--ca", "/nowhere"}} {
-		if code := run(append([]string{"check", "--config", g.file()}, wrong...), nil, io.Discard, io.Discard); code != 3 {
-			t.Errorf("check %v: exit code %d, want 3", wrong, code)
+	for _, wrong := range [][]string{{"--nonsense"}, {"--json", "--quiet"}, {"--timeout", "0s"}, {"--from-client", "http://localhost/"}, {"--from-client", "localhost"}, {"--ca", "/nowhere"},
+		{"extra"}, {"--from-client", "https://[fe80::1%25lo]/"}, {"--from-client", "https://localhost/", "--wss-path", "ws"}} {
+		out.Reset()
+		if code := run(append([]string{"check", "--config", g.file()}, wrong...), nil, &out, io.Discard); code != 3 || out.Len() > 0 {
+			t.Errorf("check %v: exit code %d and %q, want 3 and nothing", wrong, code, out.String())
 		}
+	}
+	if code := run([]string{"check", "--nagios", "--timeout", "0s"}, nil, &out, io.Discard); code != 3 || !strings.HasPrefix(out.String(), "TURNGATE UNKNOWN - --timeout 0s") {
+		t.Errorf("a check that cannot be made: exit code %d and %q, want 3 and UNKNOWN", code, out.String())
 	}
 	out.Reset()
 	if code := run([]string{"explain", "tg42"}, nil, &out, &stderr); code != 0 || !strings.HasPrefix(out.String(), "TG-042  ") {

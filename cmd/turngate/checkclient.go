@@ -28,6 +28,14 @@ func (o *checkOptions) clientChecks(ctx context.Context) (subject string, checks
 	if err != nil || u.Scheme != "https" || u.Hostname() == "" {
 		return "", nil, fmt.Errorf("--from-client %q: want https://HOST/, or a link of \"turngate check-link\"", withoutFragment(o.fromClient))
 	}
+	if strings.Contains(u.Hostname(), "%") {
+		return "", nil, fmt.Errorf("--from-client %q: an address with a zone counts on this machine only, and browsers refuse it; name another address", withoutFragment(o.fromClient))
+	}
+	for _, p := range []struct{ flag, path string }{{"wss", o.wss}, {"log", o.log}, {"schedule", o.schedule}} {
+		if p.path != "" && p.path[0] != '/' {
+			return "", nil, fmt.Errorf("--%s-path %q: a path begins with a slash, like \"/ws/\"", p.flag, p.path)
+		}
+	}
 	site, err := o.clientSite(u)
 	if err != nil {
 		return "", nil, err

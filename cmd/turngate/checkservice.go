@@ -32,7 +32,7 @@ func checkConfiguration(file string, cfg *config.Config, findings config.Finding
 		if f.Key == "turn.max_port" && code == doctor.ConfigWarnings && strings.Contains(f.What, "overlaps") {
 			continue // a check of the host
 		}
-		c := doctor.As(code, "%s:%d: %s: %s", f.File, f.Line, f.Key, f.What)
+		c := doctor.As(code, "%s", f.Said())
 		if f.Fix != "" {
 			c = c.Do("%s", f.Fix)
 		}

@@ -87,7 +87,24 @@ func newRootCommand(io streams) *cobra.Command {
 		root.AddCommand(packager(io))
 	}
 	root.SetHelpCommand(newHelpCommand(io, root))
+	root.InitDefaultCompletionCmd()
+	answerMisuse(root, "completion")
 	return root
+}
+
+// answerMisuse has a group of commands that the library makes exit as ours do
+// when a command line makes no sense.
+func answerMisuse(root *cobra.Command, group string) {
+	for _, c := range root.Commands() {
+		if c.Name() != group {
+			continue
+		}
+		c.Args = usageArgs(cobra.NoArgs)
+		c.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		for _, sub := range c.Commands() {
+			sub.Args = usageArgs(sub.Args)
+		}
+	}
 }
 
 // choices has shells complete a flag with the values that it knows.

@@ -188,7 +188,7 @@ func (in *installer) load(p *installation, text []byte) bool {
 		if f.Severity == config.Error {
 			code = doctor.ConfigErrors
 		}
-		p.problem(doctor.As(code, "%s:%d: %s: %s", f.File, f.Line, f.Key, f.What).Do("%s", f.Fix))
+		p.problem(doctor.As(code, "%s", f.Said()).Do("%s", f.Fix))
 	}
 	p.cfg = cfg
 	return cfg != nil
