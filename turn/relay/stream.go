@@ -43,6 +43,7 @@ const maxWrite = 16 << 10
 type Stream struct {
 	conn   net.Conn
 	limits StreamLimits
+	apart  bool // fixed before the first frame
 	drops  atomic.Uint64
 
 	mu      sync.Mutex
@@ -68,6 +69,12 @@ func NewStream(conn net.Conn, limits StreamLimits) *Stream {
 	boundUnsent(conn, maxUnsent)
 	return &Stream{conn: conn, limits: limits.orDefault()}
 }
+
+// Apart makes each frame a write, and so a TLS record, of its own, as long as no more waits
+// than one write carries. There are clients that take a record for a message (coturn's
+// turnutils_uclient), and they must not lose what came while the host was busy. It is called
+// before anything is sent.
+func (s *Stream) Apart() { s.apart = true }
 
 // Drops returns how many media frames were dropped.
 func (s *Stream) Drops() uint64 { return s.drops.Load() }
@@ -155,8 +162,12 @@ func (s *Stream) write() {
 
 // take moves as many frames to buf as one write carries. s.mu is held.
 func (s *Stream) take(buf []byte) []byte {
+	most := maxWrite
+	if s.apart && s.bytes <= maxWrite {
+		most = 1 // the first one always goes
+	}
 	n := 0
-	for ; n < len(s.answers) && (len(buf) == 0 || len(buf)+len(*s.answers[n].frame) <= maxWrite); n++ {
+	for ; n < len(s.answers) && (len(buf) == 0 || len(buf)+len(*s.answers[n].frame) <= most); n++ {
 		buf = append(buf, *s.answers[n].frame...)
 		s.release(s.answers[n])
 	}
@@ -169,7 +180,7 @@ func (s *Stream) take(buf []byte) []byte {
 		n++
 	}
 	s.dropped(n)
-	for n = 0; n < len(s.media) && (len(buf) == 0 || len(buf)+len(*s.media[n].frame) <= maxWrite); n++ {
+	for n = 0; n < len(s.media) && (len(buf) == 0 || len(buf)+len(*s.media[n].frame) <= most); n++ {
 		buf = append(buf, *s.media[n].frame...)
 		s.release(s.media[n])
 	}
