@@ -20,7 +20,8 @@ type leg struct {
 	relay *relay.Relay
 	port  uint16                // of the relay socket
 	alloc *allocator.Allocation // set by start
-	gone  atomic.Bool
+	gone  atomic.Bool           // it has begun to end
+	freed atomic.Bool           // its port can be had again
 
 	expires atomic.Pointer[time.Time]
 	kernel  inKernel
@@ -61,6 +62,7 @@ func (l *leg) start(lifetime time.Duration) error {
 	if err != nil {
 		l.gone.Store(true)
 		l.ses.s.ports.of(l.v6()).Return(l.port)
+		l.freed.Store(true)
 		return err
 	}
 	l.alloc = alloc
@@ -79,9 +81,13 @@ func (l *leg) ended() {
 	l.sync()
 	s.relays.delete(l.relay)
 	s.ports.of(l.v6()).Return(l.port) // before anybody can see that the allocation is gone
-	if len(l.ses.live()) == 0 {
-		l.ses.ended()
+	l.freed.Store(true)
+	for _, other := range l.ses.legs { // which may be ending at this moment
+		if !other.freed.Load() {
+			return
+		}
 	}
+	l.ses.ended()
 }
 
 // live returns the legs that have not ended.
