@@ -14,8 +14,9 @@ func TestReportsOverHTTP2(t *testing.T) {
 	u, got := recorder(t, nil)
 	rt := to(u)
 	rt.MaxBody = 1 << 20
-	rt.ReadTimeout = 200 * time.Millisecond
-	s, err := New(Options{Routes: []Route{rt}})
+	stalling := rt
+	stalling.Path, stalling.ReadTimeout = "/stalling/", 200*time.Millisecond
+	s, err := New(Options{Routes: []Route{rt, stalling}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +48,7 @@ func TestReportsOverHTTP2(t *testing.T) {
 	}
 	pr, pw := io.Pipe()
 	go func() { _, _ = io.WriteString(pw, "x") }()
-	if resp := post("/logger/", pr); resp.StatusCode != 408 {
+	if resp := post("/stalling/", pr); resp.StatusCode != 408 {
 		t.Errorf("a body that stalls: answer %d, want 408", resp.StatusCode)
 	}
 	pw.Close()

@@ -215,11 +215,12 @@ func TestHandshakeTimesOut(t *testing.T) {
 }
 
 func TestHandshakeFailsOver(t *testing.T) {
+	t.Parallel()
 	closed := testnet.ClosedAddress(t)
 	silent := testnet.RawUpstream(t, nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	hangup := testnet.RawUpstream(t, nil, func(c net.Conn) { newWire(t, c).head() })
 	good, _ := newBackend(t, switching(testKey))
-	h := serve(t, Options{Routes: []Route{{Route: entry.Route{Path: "/ws", HandshakeTimeout: 200 * time.Millisecond, Upstreams: []string{"http://" + closed, "http://" + silent.Addr, "http://" + hangup.Addr, "http://" + good.Addr}}}}})
+	h := serve(t, Options{Routes: []Route{{Route: entry.Route{Path: "/ws", HandshakeTimeout: 3 * time.Second, Upstreams: []string{"http://" + closed, "http://" + silent.Addr, "http://" + hangup.Addr, "http://" + good.Addr}}}}})
 	h.upgrade(t, "/ws")
 	h.upgrade(t, "/ws")
 	if a, b, c := silent.Conns.Load(), hangup.Conns.Load(), good.Conns.Load(); a != 1 || b != 2 || c != 2 {

@@ -61,7 +61,7 @@ type wire struct {
 }
 
 func newWire(t testing.TB, c net.Conn) *wire {
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second)) // a hanging test ends with a reason
+	_ = c.SetDeadline(time.Now().Add(time.Minute)) // a hanging test ends with a reason
 	return &wire{c, bufio.NewReader(c), t}
 }
 
@@ -261,7 +261,7 @@ func (h *harness) vacant(t testing.TB) {
 	t.Helper()
 	select {
 	case <-h.Empty():
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("sessions do not end")
 	}
 }

@@ -22,7 +22,7 @@ import (
 // eventually waits until ok, which it asks again and again.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("never: " + what)
 		}
@@ -77,10 +77,11 @@ func newMoody(t testing.TB) *moody {
 func (h *harness) up(i int) bool { return h.Upstreams()[i].Up }
 
 func checkedRoute(kind string, urls ...string) Route {
-	return Route{Route: entry.Route{Path: "/ws", Upstreams: urls, HandshakeTimeout: 500 * time.Millisecond, Check: entry.HealthCheck{Kind: kind, Interval: 20 * time.Millisecond, Path: "/health?deep"}}}
+	return Route{Route: entry.Route{Path: "/ws", Upstreams: urls, HandshakeTimeout: 3 * time.Second, Check: entry.HealthCheck{Kind: kind, Interval: 20 * time.Millisecond, Path: "/health?deep"}}}
 }
 
 func TestWebSocketChecks(t *testing.T) {
+	t.Parallel()
 	m, other := newMoody(t), newMoody(t)
 	rt := checkedRoute(entry.CheckWebSocket, "http://"+m.Addr+"/base", "http://"+other.Addr)
 	field, _ := proxy.ParseField("X-Key", "let me in")
@@ -158,6 +159,7 @@ func TestConnectChecksVerifyTheCertificate(t *testing.T) {
 // A reload forgets nothing about an upstream that stays, follows the rest, and a Serve
 // that ends leaves no check behind (see TestMain).
 func TestReloadKeepsWhatIsKnown(t *testing.T) {
+	t.Parallel()
 	good, other := newMoody(t), newMoody(t)
 	bad := testnet.ClosedAddress(t)
 	rt := checkedRoute(entry.CheckWebSocket, "http://"+bad, "http://"+good.Addr)
@@ -319,6 +321,7 @@ func TestLeastConnectionsOverRealSessions(t *testing.T) {
 
 // The backup is for when every main one is out, and no longer.
 func TestBackupIsForWhenAllElseIsOut(t *testing.T) {
+	t.Parallel()
 	main, backup := newMoody(t), newMoody(t)
 	rt := checkedRoute(entry.CheckWebSocket)
 	rt.Upstreams = nil

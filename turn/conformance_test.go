@@ -36,7 +36,7 @@ func (s site) dropped(relayed netip.AddrPort) (n uint64) {
 // within bounds everything that one test waits for.
 func within(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -96,12 +96,7 @@ func serveStreams(t testing.TB, s *turn.Server, addr netip.AddrPort, config *tls
 // startPeer runs coturn's echo peer on a free port of loopback.
 func startPeer(t *testing.T) (port string) {
 	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port = strconv.Itoa(c.LocalAddr().(*net.UDPAddr).Port)
-	c.Close()
+	port = strconv.Itoa(int(testnet.FreePort(t)))
 	cmd := exec.Command("turnutils_peer", "-L", "127.0.0.1", "-p", port)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -115,7 +110,7 @@ func startPeer(t *testing.T) (port string) {
 	defer probe.Close()
 	retry := time.NewTicker(20 * time.Millisecond)
 	defer retry.Stop()
-	for range 250 {
+	for range 600 {
 		probe.Write([]byte("ready?"))
 		probe.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 		if _, err := probe.Read(make([]byte, 16)); err == nil {
@@ -132,7 +127,7 @@ var lostPackets = regexp.MustCompile(`Total lost packets (\d+)`)
 // uclient runs coturn's client and returns what it printed.
 func uclient(t *testing.T, server netip.AddrPort, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	args = append(args, "-p", strconv.Itoa(int(server.Port())), server.Addr().String())
 	cmd := exec.CommandContext(ctx, "turnutils_uclient", args...)
@@ -241,7 +236,7 @@ func TestCoturnClientWithTimeLimitedCredential(t *testing.T) {
 func TestCoturnClientIsRefusedATCPRelay(t *testing.T) {
 	testnet.Need(t, "coturn")
 	_, server := start(t, nil)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "turnutils_uclient", "-u", "turn", "-w", "turn", "-T", "-t", "-y", "-c",
 		"-p", strconv.Itoa(int(server.Port())), "127.0.0.1").CombinedOutput()
@@ -253,7 +248,7 @@ func TestCoturnClientIsRefusedATCPRelay(t *testing.T) {
 func TestCoturnStunClientLearnsItsAddress(t *testing.T) {
 	testnet.Need(t, "coturn")
 	_, server := start(t, nil)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "turnutils_stunclient", "-p", strconv.Itoa(int(server.Port())), "127.0.0.1").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "UDP reflexive addr: 127.0.0.1:") {

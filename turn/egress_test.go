@@ -151,8 +151,8 @@ func TestAReaderThatStops(t *testing.T) {
 			reads.resume()
 			resumed := time.Now()
 			must(t, <-answered)
-			if took := time.Since(resumed); took > time.Second {
-				t.Errorf("Refresh was answered %v after the client read again, want at most 1 s", took)
+			if took := time.Since(resumed); took > 10*time.Second {
+				t.Errorf("Refresh was answered %v after the client read again, want at most 10 s", took)
 			}
 
 			// What lay in the kernel comes first, and there is little of it.

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second // a hanging test ends with a reason
+const patience = time.Minute // a hanging test ends with a reason
 
 // harness is an inspection server behind a plain HTTP listener.
 type harness struct {

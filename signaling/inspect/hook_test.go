@@ -182,18 +182,22 @@ func TestHookFailures(t *testing.T) {
 	noHTTP := testnet.RawUpstream(t, nil, func(c net.Conn) { _, _ = io.WriteString(c, "SSH-2.0-OpenSSH\r\n") })
 	reset := testnet.RawUpstream(t, nil, func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) }) // closed over unread bytes
 	closed := testnet.RawUpstream(t, nil, func(net.Conn) {})
-	for _, c := range []struct{ name, addr, reason string }{
-		{"no answer in time", silent.Addr, "hook timed out"},
-		{"an answer that is not HTTP", noHTTP.Addr, "hook failed"},
-		{"a reset", reset.Addr, "hook failed"},
-		{"closed at once", closed.Addr, "hook failed"},
-		{"nobody there", "127.0.0.1:1", "hook failed"},
+	for _, c := range []struct {
+		name, addr string
+		timeout    time.Duration
+		reason     string
+	}{
+		{"no answer in time", silent.Addr, 200 * time.Millisecond, "hook timed out"},
+		{"an answer that is not HTTP", noHTTP.Addr, patience, "hook failed"},
+		{"a reset", reset.Addr, patience, "hook failed"},
+		{"closed at once", closed.Addr, patience, "hook failed"},
+		{"nobody there", "127.0.0.1:1", patience, "hook failed"},
 	} {
 		for _, onError := range []string{OnErrorClose, OnErrorForward} {
 			t.Run(c.name+", "+onError, func(t *testing.T) {
 				u := newUpstream(t, websocket.Upgrader{})
 				rt := plainRoute(u)
-				rt.Inbound = &Hook{URL: "http://" + c.addr, Timeout: 200 * time.Millisecond, OnError: onError}
+				rt.Inbound = &Hook{URL: "http://" + c.addr, Timeout: c.timeout, OnError: onError}
 				h := serve(t, rt)
 				near := h.open(t, "/", nil)
 				far := u.next(t)

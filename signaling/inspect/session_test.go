@@ -91,9 +91,10 @@ func TestWhatAClientDoesWrong(t *testing.T) {
 			if c.deflate {
 				header.Set("X-Test-Deflate", "yes")
 			}
+			message := c.send(t) // made before the deadlines of the two ends begin
 			near := h.open(t, "/", header)
 			far := u.next(t)
-			if _, err := near.NetConn().Write(c.send(t)); err != nil && c.code == 0 {
+			if _, err := near.NetConn().Write(message); err != nil && c.code == 0 {
 				t.Fatal(err)
 			}
 			if c.code == 0 {
@@ -155,17 +156,18 @@ func TestTheUpstreamIsAskedFirst(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name, upstream string
+		timeout        time.Duration
 		status         int
 		text           string
 	}{
-		{"nobody there", "http://127.0.0.1:1", 502, "the upstream cannot be reached"},
-		{"no answer", "http://" + silent.Addr, 504, "the upstream did not answer in time"},
-		{"no HTTP", answer("hello\r\n\r\n"), 502, "the upstream cannot be reached"},
-		{"a refusal is passed on", answer("HTTP/1.1 403 Forbidden\r\nContent-Length: 5\r\n\r\nno\r\n\n"), 403, "no"},
-		{"a 101 with a wrong key", answer("HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n"), 502, "the upstream cannot be reached"},
+		{"nobody there", "http://127.0.0.1:1", patience, 502, "the upstream cannot be reached"},
+		{"no answer", "http://" + silent.Addr, 300 * time.Millisecond, 504, "the upstream did not answer in time"},
+		{"no HTTP", answer("hello\r\n\r\n"), patience, 502, "the upstream cannot be reached"},
+		{"a refusal is passed on", answer("HTTP/1.1 403 Forbidden\r\nContent-Length: 5\r\n\r\nno\r\n\n"), patience, 403, "no"},
+		{"a 101 with a wrong key", answer("HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n"), patience, 502, "the upstream cannot be reached"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := serve(t, Route{Route: entry.Route{Path: "/", Upstreams: []string{c.upstream}, HandshakeTimeout: 300 * time.Millisecond}})
+			h := serve(t, Route{Route: entry.Route{Path: "/", Upstreams: []string{c.upstream}, HandshakeTimeout: c.timeout}})
 			if status, text := h.refused(t, "/", nil); status != c.status || text != c.text {
 				t.Errorf("got %d %q, want %d %q", status, text, c.status, c.text)
 			}
@@ -340,8 +342,8 @@ func readUntil(p *peer, c chan string) {
 }
 
 func TestIdle(t *testing.T) {
-	const idle = 150 * time.Millisecond
-	u := newUpstream(t, websocket.Upgrader{})
+	// Where a session must go on, a machine that stops for a moment is no silence.
+	const idle, long = 150 * time.Millisecond, 3 * time.Second
 	chatter := func(p *peer, rounds int) {
 		for range rounds {
 			time.Sleep(idle / 3) // time is what is tested
@@ -351,6 +353,8 @@ func TestIdle(t *testing.T) {
 		}
 	}
 	t.Run("silence ends with 1000", func(t *testing.T) {
+		t.Parallel()
+		u := newUpstream(t, websocket.Upgrader{})
 		rt := plainRoute(u)
 		rt.IdleTimeout = idle
 		h := serve(t, rt)
@@ -361,17 +365,21 @@ func TestIdle(t *testing.T) {
 		h.vacant(t)
 	})
 	t.Run("the upstream's traffic counts", func(t *testing.T) {
+		t.Parallel()
+		u := newUpstream(t, websocket.Upgrader{})
 		rt := plainRoute(u)
-		rt.IdleTimeout = idle
+		rt.IdleTimeout = long
 		h := serve(t, rt)
 		near := h.open(t, "/", nil)
 		far := u.next(t)
-		go chatter(far, 12)
-		for range 12 {
+		go chatter(far, 80) // for 4 s
+		for range 80 {
 			near.hears("x")
 		}
 	})
 	t.Run("unless the client's alone does", func(t *testing.T) {
+		t.Parallel()
+		u := newUpstream(t, websocket.Upgrader{})
 		rt := plainRoute(u)
 		rt.IdleTimeout, rt.IdleInbound = idle, true
 		h := serve(t, rt)
@@ -390,14 +398,16 @@ func TestIdle(t *testing.T) {
 		}
 	})
 	t.Run("a message that waits for its hook is no silence", func(t *testing.T) {
+		t.Parallel()
+		u := newUpstream(t, websocket.Upgrader{})
 		hook, calls := heldHook(t)
 		rt := plainRoute(u)
-		rt.IdleTimeout, rt.Inbound = idle, &Hook{URL: hook, Timeout: patience}
+		rt.IdleTimeout, rt.Inbound = long, &Hook{URL: hook, Timeout: patience}
 		h := serve(t, rt)
 		h.open(t, "/", nil).say("slow")
 		far := u.next(t)
 		call := receive(t, calls, "the hook is not asked")
-		time.Sleep(3 * idle)
+		time.Sleep(long + long/2)
 		call.status(200)
 		far.hears("slow")
 	})

@@ -119,7 +119,7 @@ func TestUpstreamThatDoesNotAnswerIsPassedOver(t *testing.T) {
 		"hangs up amid the head": {saying(t, "HTTP/1.1 101 Swit").Addr, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := serve(t, Route{Route: entry.Route{Path: "/", Upstreams: []string{"http://" + tt.bad, good.url()}, HandshakeTimeout: 200 * time.Millisecond}})
+			h := serve(t, Route{Route: entry.Route{Path: "/", Upstreams: []string{"http://" + tt.bad, good.url()}, HandshakeTimeout: 3 * time.Second}})
 			if got := h.where(t, "/", "x"); got != good.Addr {
 				t.Errorf("the client is at %s, want the next upstream %s", got, good.Addr)
 			}
@@ -182,7 +182,7 @@ func TestBackupsAndActiveChecks(t *testing.T) {
 				first = "https://" + saying(t, "").Addr // TLS tells a server from whoever accepts
 			}
 			rt := Route{Route: entry.Route{Path: "/", Targets: []proxy.Target{{URL: first}, {URL: backup.url(), Backup: true}},
-				HandshakeTimeout: 500 * time.Millisecond, Check: entry.HealthCheck{Kind: kind, Interval: 20 * time.Millisecond}}}
+				HandshakeTimeout: 3 * time.Second, Check: entry.HealthCheck{Kind: kind, Interval: 20 * time.Millisecond}}}
 			h := serve(t, rt)
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan struct{})

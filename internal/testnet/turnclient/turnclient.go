@@ -45,7 +45,7 @@ type options struct {
 }
 
 // defaults are the options that nobody set.
-func defaults() options { return options{retransmit: 500 * time.Millisecond, queue: 4096} }
+func defaults() options { return options{retransmit: 3 * time.Second, queue: 4096} }
 
 // TLS sets the configuration for the network "tls".
 func TLS(c *tls.Config) Option { return func(o *options) { o.tls = c } }
@@ -57,7 +57,8 @@ func Local(a netip.AddrPort) Option { return func(o *options) { o.local = a } }
 func Fingerprint() Option { return func(o *options) { o.fingerprint = true } }
 
 // Retransmit sets how often a request over UDP is repeated until it is
-// answered; zero never repeats. The default is 500 ms.
+// answered; zero never repeats. The default is 3 s: a machine that stops for a
+// moment must not make two requests of one, where a test counts them.
 func Retransmit(every time.Duration) Option { return func(o *options) { o.retransmit = every } }
 
 // ReadBuffer sets the size of the kernel's receive buffer, to play a slow reader.

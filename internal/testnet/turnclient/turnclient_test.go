@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func deadline(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -266,12 +266,7 @@ func TestAgainstCoturn(t *testing.T) {
 // coturn starts a server on loopback and returns its address.
 func coturn(t *testing.T, program string) string {
 	t.Helper()
-	l, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(l.LocalAddr().String())
-	l.Close()
+	port := fmt.Sprint(testnet.FreePort(t))
 	dir := t.TempDir()
 	cmd := exec.Command(program, "-n", "-a", "-u", "u:p", "-r", "r", "--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1",
 		"-p", port, "--no-tls", "--no-dtls", "--no-cli", "--cli-password=x", "--allow-loopback-peers", "-f",
