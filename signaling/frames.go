@@ -11,6 +11,7 @@ import "encoding/binary"
 type frames struct {
 	strict     bool
 	extensions bool  // an extension was negotiated: RSV bits may be set
+	deflate    bool  // it is permessage-deflate alone: of them RSV1 at the begin of a message
 	maxMessage int64 // strict only; negative: no limit
 
 	header [14]byte
@@ -164,15 +165,23 @@ func (f *frames) checkFixed() (violation uint16) {
 	masked, length := f.header[1]&0x80 != 0, f.header[1]&0x7f
 	switch {
 	case !masked, // section 5.1
-		rsv != 0 && !f.extensions,             // section 5.2
-		opcode > 2 && opcode < 8,              // reserved
-		opcode > 10,                           // reserved
-		opcode >= 8 && (!fin || length > 125), // section 5.5
-		opcode == 0 && !f.fragmented,          // section 5.4: nothing to continue
+		rsv != 0 && !f.mayReserve(rsv, opcode), // section 5.2
+		opcode > 2 && opcode < 8,               // reserved
+		opcode > 10,                            // reserved
+		opcode >= 8 && (!fin || length > 125),  // section 5.5
+		opcode == 0 && !f.fragmented,           // section 5.4: nothing to continue
 		opcode < 8 && opcode != 0 && f.fragmented:
 		return closeProtocolError
 	}
 	return 0
+}
+
+// mayReserve reports whether reserved bits mean something on a frame.
+func (f *frames) mayReserve(rsv, opcode byte) bool {
+	if f.deflate {
+		return rsv == 0x40 && (opcode == 1 || opcode == 2) // RFC 7692 section 6
+	}
+	return f.extensions
 }
 
 // readCode takes payload of a Close frame: its first two bytes are the code.

@@ -97,6 +97,36 @@ func FuzzFrames(f *testing.F) {
 	})
 }
 
+func TestReservedBits(t *testing.T) {
+	const rsv1, rsv2, rsv3 = 0x40, 0x20, 0x10
+	none, deflate, other := frames{}, frames{extensions: true, deflate: true}, frames{extensions: true}
+	begun := maskedFrame(0x01, "a")
+	for _, tt := range []struct {
+		name    string
+		follows frames
+		bytes   string
+		want    uint16
+	}{
+		{"none without an extension", none, maskedFrame(0x81, "a"), 0},
+		{"RSV1 without an extension", none, maskedFrame(0x81|rsv1, "a"), 1002},
+		{"none with deflate", deflate, maskedFrame(0x81, "a"), 0},
+		{"RSV1 of a text", deflate, maskedFrame(0x81|rsv1, "a"), 0},
+		{"RSV1 of a binary message in fragments", deflate, maskedFrame(0x02|rsv1, "a") + maskedFrame(0x89, "p") + maskedFrame(0x80, "a"), 0},
+		{"RSV1 of a later fragment", deflate, begun + maskedFrame(0x80|rsv1, "a"), 1002},
+		{"RSV1 of a ping", deflate, maskedFrame(0x89|rsv1, "a"), 1002},
+		{"RSV1 of a Close", deflate, maskedFrame(0x88|rsv1, ""), 1002},
+		{"RSV2 with deflate", deflate, maskedFrame(0x81|rsv2, "a"), 1002},
+		{"RSV1 and RSV3 with deflate", deflate, maskedFrame(0x81|rsv1|rsv3, "a"), 1002},
+		{"RSV3 with an extension of any meaning", other, maskedFrame(0x81|rsv3, "a"), 0},
+	} {
+		f := tt.follows
+		f.strict, f.maxMessage = true, -1
+		if _, got := f.scan([]byte(tt.bytes), false); got != tt.want {
+			t.Errorf("%s: close code %d, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestFramesReadCloseCodes(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

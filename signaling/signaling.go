@@ -178,7 +178,7 @@ func (s *Server) connect(rt *route, w http.ResponseWriter, r *http.Request, sear
 	ses := &session{
 		client: guest.Client, route: rt.Name, appID: guest.AppID, upstream: up.Name, limits: rt.limits, done: done, trace: proxy.TraceOf(r.Context()),
 	}
-	ses.up.frames = frames{strict: !rt.lenient, extensions: a.Extended(), maxMessage: rt.maxMessage}
+	ses.up.frames = frames{strict: !rt.lenient, extensions: a.Extended(), deflate: a.Deflates(), maxMessage: rt.maxMessage}
 	s.hijack(rt, w, r, ses, a)
 }
 

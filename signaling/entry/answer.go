@@ -176,6 +176,16 @@ func (a *Answer) check(key string, offered http.Header) error {
 // Extended reports whether an extension was negotiated.
 func (a *Answer) Extended() bool { return len(a.Header["Sec-Websocket-Extensions"]) > 0 }
 
+// Deflates reports whether permessage-deflate (RFC 7692) was negotiated, and nothing else.
+func (a *Answer) Deflates() bool {
+	list := a.Header["Sec-Websocket-Extensions"]
+	if len(list) != 1 {
+		return false
+	}
+	name, _, _ := strings.Cut(list[0], ";")
+	return strings.TrimSpace(name) == "permessage-deflate" && !strings.Contains(list[0], ",")
+}
+
 // Forward returns the head to send to the client: byte for byte as received, except
 // for the lines that the policy hides.
 func (a *Answer) Forward(p *proxy.HeaderPolicy) []byte {

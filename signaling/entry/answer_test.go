@@ -2,6 +2,7 @@ package entry
 
 import (
 	"bytes"
+	"net/http"
 	"testing"
 )
 
@@ -51,4 +52,23 @@ func FuzzFindHead(f *testing.F) {
 		}
 		_ = a.check(testKey, a.Header)
 	})
+}
+
+func TestDeflates(t *testing.T) {
+	for _, tt := range []struct {
+		fields []string
+		want   bool
+	}{
+		{nil, false},
+		{[]string{"permessage-deflate"}, true},
+		{[]string{"permessage-deflate ; server_no_context_takeover; client_max_window_bits=15"}, true},
+		{[]string{"permessage-deflate, x"}, false},
+		{[]string{"x; y=permessage-deflate"}, false},
+		{[]string{"permessage-deflate", "x"}, false},
+	} {
+		a := &Answer{Header: http.Header{"Sec-Websocket-Extensions": tt.fields}}
+		if got := a.Deflates(); got != tt.want {
+			t.Errorf("%q: %v, want %v", tt.fields, got, tt.want)
+		}
+	}
 }

@@ -9,6 +9,7 @@
 //	headers.go    x-wsproxy-*: what a trusted peer wants of one connection
 //	target.go     which upstreams and hooks such a peer may name
 //	socket.go     gorilla/websocket on both sides, which only reads and writes frames
+//	rules.go      what of RFC 6455 gorilla does not hold a peer to
 //	session.go    a connection pair: its two flows, and how it ends
 //	flow.go       one direction: read, ask, deliver in order
 //	hook.go       the request for a message and what its answer means

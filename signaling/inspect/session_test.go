@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"bufio"
 	"bytes"
 	"compress/flate"
 	"context"
@@ -79,7 +80,21 @@ func TestWhatAClientDoesWrong(t *testing.T) {
 		{"an unknown opcode", false, func(*testing.T) []byte { return frame(0x83, nil) }, 1002, "bad opcode 3"},
 		{"no mask", false, func(*testing.T) []byte { return []byte{0x81, 1, 'x'} }, 1002, "bad MASK"},
 		{"nothing to continue", false, func(*testing.T) []byte { return frame(0x80, nil) }, 1002, "continuation after FIN"},
-		{"a close code that cannot be", false, func(*testing.T) []byte { return frame(0x88, []byte{3, 237}) }, 1002, "bad close code 1005"},
+		{"a close code that cannot be", false, func(*testing.T) []byte { return frame(0x88, []byte{3, 237}) }, 1002, "protocol error"},
+		{"the close code 1006", false, func(*testing.T) []byte { return frame(0x88, []byte{3, 238}) }, 1002, "protocol error"},
+		{"the close code 1015", false, func(*testing.T) []byte { return frame(0x88, []byte{3, 247}) }, 1002, "protocol error"},
+		{"the close code 2999", false, func(*testing.T) []byte { return frame(0x88, []byte{11, 183}) }, 1002, "protocol error"},
+		{"the close code 5000", false, func(*testing.T) []byte { return frame(0x88, []byte{19, 136}) }, 1002, "protocol error"},
+		{"a Close of one byte", false, func(*testing.T) []byte { return frame(0x88, []byte{3}) }, 1002, "protocol error"},
+		{"a Close of 126 bytes", false, func(*testing.T) []byte { return frame(0x88, append([]byte{3, 232}, big[:124]...)) }, 1002, "protocol error"},
+		{"a Close in fragments", false, func(*testing.T) []byte { return frame(0x08, []byte{3, 232}) }, 1002, "protocol error"},
+		{"a Close without mask", false, func(*testing.T) []byte { return []byte{0x88, 2, 3, 232} }, 1002, "protocol error"},
+		{"a close reason that is not UTF-8", false, func(*testing.T) []byte { return frame(0x88, []byte("\x03\xe8a\xff")) }, 1007, "text is not UTF-8"},
+		{"a ping that is deflated", true, func(*testing.T) []byte { return frame(0xc9, []byte("p")) }, 1002, "protocol error"},
+		{"a Close that is deflated", true, func(*testing.T) []byte { return frame(0xc8, nil) }, 1002, "protocol error"},
+		{"a later fragment that is deflated", true, func(*testing.T) []byte {
+			return append(frame(0x01, []byte("a")), frame(0xc0, []byte("b"))...)
+		}, 1002, "protocol error"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -222,19 +237,47 @@ func TestSubprotocolAndExtensions(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a window that cannot be kept is declined", func(t *testing.T) {
-		rt := plainRoute(u)
-		rt.Compress = true
-		h := serve(t, rt)
-		w := h.wire(t)
-		fmt.Fprintf(w, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"+
-			"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10\r\n\r\n")
-		head := make([]byte, 4096)
-		n, _ := w.Read(head)
-		if got := string(head[:n]); !strings.HasPrefix(got, "HTTP/1.1 101") || strings.Contains(got, "Sec-WebSocket-Extensions") {
-			t.Errorf("got %q, want 101 without extensions", got)
-		}
-	})
+	// RFC 7692 section 7.1: what is void or cannot be kept is declined, and the next offer counts.
+	for offer, agreed := range map[string]bool{
+		"permessage-deflate":                                                         true,
+		"permessage-deflate; client_max_window_bits":                                 true,
+		"permessage-deflate; client_max_window_bits=9; client_no_context_takeover":   true,
+		`permessage-deflate;client_max_window_bits="15"; server_no_context_takeover`: true,
+		"x-unknown; a=b, permessage-deflate":                                         true,
+		"permessage-deflate; server_max_window_bits=10, permessage-deflate":          true,
+		"permessage-deflate; server_max_window_bits=10":                              false,
+		"permessage-deflate; client_max_window_bits=16":                              false,
+		"permessage-deflate; client_max_window_bits=7":                               false,
+		"permessage-deflate; client_max_window_bits=010":                             false,
+		"permessage-deflate; client_max_window_bits=":                                false,
+		"permessage-deflate; client_no_context_takeover; client_no_context_takeover": false,
+		"permessage-deflate; client_max_window_bits; client_max_window_bits=10":      false,
+		"permessage-deflate; server_no_context_takeover=true":                        false,
+		"permessage-deflate; unknown":                                                false,
+		"permessage-deflate;":                                                        false,
+		"x-permessage-deflate":                                                       false,
+		"permessage-deflate2, permessage; permessage-deflate":                        false,
+	} {
+		t.Run("the offer "+offer, func(t *testing.T) {
+			rt := plainRoute(u)
+			rt.Compress = true
+			h := serve(t, rt)
+			w := h.wire(t)
+			fmt.Fprintf(w, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"+
+				"Sec-WebSocket-Extensions: %s\r\n\r\n", offer)
+			res, err := http.ReadResponse(bufio.NewReader(w), nil)
+			if err != nil || res.StatusCode != 101 {
+				t.Fatalf("got %v, %v, want 101", res, err)
+			}
+			want := ""
+			if agreed {
+				want = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+			}
+			if got := res.Header.Get("Sec-Websocket-Extensions"); got != want {
+				t.Errorf("agreed on %q, want %q", got, want)
+			}
+		})
+	}
 }
 
 func TestEarlyBytesAreNotLost(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -48,15 +49,60 @@ type socket struct {
 // tap is the connection below a socket: it counts, and notes when bytes passed.
 type tap struct {
 	net.Conn
-	early   []byte        // to be read before what the connection brings
 	opening *bytes.Buffer // what gorilla writes before its handshake is over; nil: it is
+	head    []byte        // the answer to that, to be read first
+	early   []byte        // to be read before what the connection brings
+	rules   rules
+	closing []byte // begin of a Close frame; nil: none yet
 
 	read, written atomic.Uint64
 	readAt        atomic.Int64 // UnixNano
 	writtenAt     atomic.Int64
 }
 
+// Read gives gorilla what it can judge by itself, and the rest of it as an error.
 func (t *tap) Read(p []byte) (n int, err error) {
+	switch {
+	case len(t.head) > 0:
+		n = copy(p, t.head)
+		t.head = t.head[n:]
+		return n, nil
+	case t.closing != nil:
+		return 0, t.readClose()
+	}
+	n, err = t.take(p)
+	whole, wrong := t.rules.scan(p[:n])
+	switch {
+	case whole == n:
+		return n, err
+	case wrong == nil:
+		t.closing = append([]byte{}, p[whole:n]...)
+		if whole == 0 {
+			return 0, t.readClose()
+		}
+		return whole, nil
+	}
+	t.closing = []byte{0} // what comes next is no Close, and wrong
+	return whole, wrong
+}
+
+// readClose reads a Close frame to its end and returns what it says as an error.
+func (t *tap) readClose() error {
+	var buf [64]byte
+	for {
+		if err := t.rules.parseClose(t.closing); err != nil {
+			return err
+		}
+		n, err := t.take(buf[:])
+		t.closing = append(t.closing, buf[:n]...)
+		if n == 0 && err != nil {
+			return err
+		}
+	}
+}
+
+// take reads what the peer sent.
+func (t *tap) take(p []byte) (n int, err error) {
 	if len(t.early) > 0 {
 		n = copy(p, t.early)
 		t.early = t.early[n:]
@@ -96,8 +142,8 @@ func (t *tap) open(p []byte) (int, error) {
 		return 0, err
 	}
 	t.opening = nil
-	t.early = append(fmt.Appendf(nil, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
-		entry.AcceptKey(req.Header.Get("Sec-Websocket-Key"))), t.early...)
+	t.head = fmt.Appendf(nil, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
+		entry.AcceptKey(req.Header.Get("Sec-Websocket-Key")))
 	return len(p), nil
 }
 
@@ -141,17 +187,18 @@ func accepted(w http.ResponseWriter, r *http.Request, header http.Header, compre
 		EnableCompression: compress,
 		Error:             func(http.ResponseWriter, *http.Request, int, error) {},
 	}
-	ws, err := u.Upgrade(keeper, plain(r, compress), header)
+	handshake := plain(r, compress)
+	ws, err := u.Upgrade(keeper, handshake, header)
 	if err != nil {
 		return nil, err
 	}
+	keeper.tap.rules = rules{masked: true, deflate: len(handshake.Header["Sec-Websocket-Extensions"]) > 0}
 	return newSocket(ws, keeper.tap), nil
 }
 
 // plain is a handshake that was found good, as gorilla understands it: it does not know
 // every list that RFC 9110 allows, and would leave the request without an answer. Of the offers
-// of permessage-deflate it gets those that it can keep: it does not know that a window may
-// be limited (RFC 7692 section 7.1.2.1).
+// of permessage-deflate it gets those that it can keep: it does not look at parameters.
 func plain(r *http.Request, compress bool) *http.Request {
 	r2 := *r
 	r2.Header = r.Header.Clone()
@@ -163,8 +210,8 @@ func plain(r *http.Request, compress bool) *http.Request {
 	var offers []string
 	for _, line := range r.Header["Sec-Websocket-Extensions"] {
 		for offer := range strings.SplitSeq(line, ",") {
-			if !strings.Contains(strings.ToLower(offer), "server_max_window_bits") {
-				offers = append(offers, strings.TrimSpace(offer))
+			if acceptable(offer) {
+				offers = append(offers, "permessage-deflate")
 			}
 		}
 	}
@@ -173,6 +220,42 @@ func plain(r *http.Request, compress bool) *http.Request {
 	}
 	return &r2
 }
+
+// acceptable reports whether an offer is one of permessage-deflate that can be kept as gorilla
+// answers it: without a limit of our window, and with nothing that makes it void (RFC 7692 section 7.1).
+func acceptable(offer string) bool {
+	name, rest, more := strings.Cut(offer, ";")
+	if strings.TrimSpace(name) != "permessage-deflate" {
+		return false
+	}
+	seen := make(map[string]bool)
+	for more {
+		var param string
+		param, rest, more = strings.Cut(rest, ";")
+		key, value, valued := strings.Cut(param, "=")
+		key = strings.TrimSpace(key)
+		if seen[key] {
+			return false
+		}
+		seen[key] = true
+		switch key {
+		case "server_no_context_takeover", "client_no_context_takeover":
+			if valued {
+				return false
+			}
+		case "client_max_window_bits":
+			if valued && !slices.Contains(windows, strings.Trim(strings.TrimSpace(value), `"`)) {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// windows are what a window may be limited to.
+var windows = []string{"8", "9", "10", "11", "12", "13", "14", "15"}
 
 // hijacker keeps what a client sent behind its handshake, which gorilla refuses.
 type hijacker struct {
@@ -197,10 +280,7 @@ func newSocket(ws *websocket.Conn, t *tap) *socket {
 	now := time.Now().UnixNano()
 	t.readAt.Store(now)
 	t.writtenAt.Store(now)
-	s := &socket{ws: ws, tap: t}
-	// Whoever reads a Close passes it on; gorilla would answer it without its reason.
-	ws.SetCloseHandler(func(int, string) error { return nil })
-	return s
+	return &socket{ws: ws, tap: t}
 }
 
 // bound sets the limit of a message. What it may have on the wire is bounded too: a frame
@@ -296,7 +376,7 @@ func readError(err error) error {
 
 // discard reads the connection to its end. Closing over unread bytes would reset it
 // and take our Close frame with it.
-func (s *socket) discard() { _, _ = io.Copy(io.Discard, s.tap) }
+func (s *socket) discard() { _, _ = io.Copy(io.Discard, s.tap.Conn) }
 
 // closeWrite ends our half of the stream.
 func (s *socket) closeWrite() {
