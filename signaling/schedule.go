@@ -514,8 +514,8 @@ type form struct {
 	user    string
 }
 
-// readForm finds sdkAppId and userId in the query and in a form body. ok is false for a
-// body that claims to be a form and is none.
+// readForm finds sdkAppId and userId in the query and in a body that is a form or a JSON object. ok is false for a
+// body that claims to be a form and is none, or does not say clearly what it is.
 func readForm(r *http.Request, query string, body []byte) (f form, ok bool) {
 	f.appID, f.appIDok = proxy.AppID(query)
 	f.user, _ = proxy.QueryValue(query, "userId")
@@ -534,9 +534,13 @@ func readForm(r *http.Request, query string, body []byte) (f form, ok bool) {
 			f.user = value
 		}
 	}
-	mediaType, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if len(body) == 0 || err != nil {
+	kinds := r.Header["Content-Type"]
+	if len(body) == 0 || len(kinds) == 0 {
 		return f, true
+	}
+	mediaType, params, err := mime.ParseMediaType(kinds[0])
+	if err != nil || len(kinds) > 1 { // the scheduler might read a form in it, of another application
+		return f, false
 	}
 	switch mediaType {
 	case "multipart/form-data":
@@ -564,6 +568,12 @@ func readForm(r *http.Request, query string, body []byte) (f form, ok bool) {
 		for name, list := range values {
 			for _, v := range list {
 				take(name, v)
+			}
+		}
+	case "application/json":
+		if o, err := parseObject(body); err == nil {
+			for i, name := range o.keys {
+				take(name, strings.Trim(string(o.values[i]), `"`))
 			}
 		}
 	}

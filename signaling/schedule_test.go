@@ -238,6 +238,22 @@ func TestScheduleRefusals(t *testing.T) {
 	broken := origin.Clone()
 	broken.Set("Content-Type", "multipart/form-data; boundary=x")
 	check("a broken form", h.get(t, "POST", "/schedule/api/v1/config", "--x\r\nnonsense", broken), 400)
+	asJSON := origin.Clone()
+	asJSON.Set("Content-Type", "application/json; charset=utf-8")
+	for _, body := range []string{`{"sdkAppId":1400000002}`, `{"a":{},"sdkappid":"1400000002"}`, `{"sdkAppId":1400000001,"sdkAppId":1400000002}`, `{"sdkAppId":"14000\u003000001"}`} {
+		check("another application in "+body, h.get(t, "POST", "/schedule/api/v1/config?sdkAppId=1400000001", body, asJSON), 403)
+	}
+	for name, kinds := range map[string][]string{
+		"a form with two boundaries":  {"multipart/form-data; boundary=x; boundary=y"},
+		"a form of no good type":      {"multipart/form-data; boundary=x;;; ="},
+		"two types":                   {"text/plain", "multipart/form-data; boundary=x"},
+		"an empty type beside a form": {"", "multipart/form-data; boundary=x"},
+	} {
+		vague := origin.Clone()
+		vague["Content-Type"] = kinds
+		foreign := "--x\r\nContent-Disposition: form-data; name=\"sdkAppId\"\r\n\r\n1400000002\r\n--x--\r\n"
+		check(name, h.get(t, "POST", "/schedule/api/v1/config?sdkAppId=1400000001", foreign, vague), 400)
+	}
 	if n := c.Requests.Load(); n != 0 {
 		t.Errorf("%d requests reached the cloud, want 0", n)
 	}
