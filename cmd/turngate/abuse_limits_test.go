@@ -15,18 +15,19 @@ import (
 	"github.com/turngate/turngate/internal/edge"
 )
 
-// What is too big is refused before it is taken, and costs no memory.
-func TestTooBig(t *testing.T) {
-	tg := attacked(t, "", "")
+// A row of tooBig is a request with more than we take.
+type oversize struct {
+	name, fields string
+	target       string // behind the path
+	want         []int
+}
+
+func tooBig() []oversize {
 	var many strings.Builder
 	for i := range 2000 {
 		fmt.Fprintf(&many, "X-%d: 1\r\n", i)
 	}
-	for _, row := range []struct {
-		name, fields string
-		target       string // behind the path
-		want         []int
-	}{
+	return []oversize{
 		{"a header of 64 KiB", "X-Big: " + strings.Repeat("x", 64<<10) + "\r\n", "", []int{431, 400}},
 		{"a header of 1 MB", "X-Big: " + strings.Repeat("x", 1<<20) + "\r\n", "", []int{431, 400, 0}},
 		{"a header of 8 MiB", "X-Big: " + strings.Repeat("x", 8<<20) + "\r\n", "", []int{431, 400, 0}},
@@ -40,7 +41,17 @@ func TestTooBig(t *testing.T) {
 		{"a report of 50 MiB", "Content-Length: 52428800\r\n", "", []int{413}},
 		{"a report of 2^63-1 bytes", "Content-Length: 9223372036854775807\r\n", "", []int{413}},
 		{"a report of 50 MiB that waits for 100", "Expect: 100-continue\r\nContent-Length: 52428800\r\n", "", []int{413}},
-	} {
+	}
+}
+
+func (o oversize) bytes(path string) string {
+	return "POST " + path + o.target + " HTTP/1.1\r\nHost: localhost\r\nX-Marker: big\r\n" + o.fields + "\r\n"
+}
+
+// What is too big is refused before it is taken, and costs no memory.
+func TestTooBig(t *testing.T) {
+	tg := attacked(t, "", "")
+	for _, row := range tooBig() {
 		t.Run(row.name, func(t *testing.T) {
 			for _, path := range append(slices.Clone(plainPaths), "/ws/", "/nowhere/", "/healthz") {
 				if strings.Contains(row.fields, "Length") && !slices.Contains(plainPaths, path) {
@@ -48,7 +59,7 @@ func TestTooBig(t *testing.T) {
 				}
 				a := tg.dial(t)
 				a.SetDeadline(time.Now().Add(5 * time.Second))
-				go a.send("POST " + path + row.target + " HTTP/1.1\r\nHost: localhost\r\nX-Marker: big\r\n" + row.fields + "\r\n")
+				go a.send(row.bytes(path))
 				if got, _, _ := a.response(); !slices.Contains(row.want, got) {
 					t.Errorf("%s: got %d, want one of %v", path, got, row.want)
 				}
@@ -99,59 +110,62 @@ func TestTooBig(t *testing.T) {
 	tg.blameless(t)
 }
 
-// Slow clients are cut while honest ones are served.
-func TestSlowHeads(t *testing.T) {
-	t.Parallel()
-	tg := attacked(t, "header_timeout = \"1s\"\nhandshake_timeout = \"1s\"", "")
-	raw := func(first string) func() (io.Reader, net.Conn, error) {
-		return func() (io.Reader, net.Conn, error) {
-			nc, err := net.Dial("tcp", tg.https.String())
-			if err == nil {
-				io.WriteString(nc, first)
-			}
-			return nc, nc, err
-		}
-	}
-	inTLS := func(first string, protocols ...string) func() (io.Reader, net.Conn, error) {
-		return func() (io.Reader, net.Conn, error) {
-			a, err := tg.tryDial(protocols...)
-			if err != nil {
-				return nil, nil, err
-			}
-			a.send(first)
-			return a, a.NetConn(), nil
-		}
-	}
-	hello := "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + strings.Repeat("r", 32)
-	var wg sync.WaitGroup
-	for name, open := range map[string]func() (io.Reader, net.Conn, error){
-		"half a request line":                         inTLS("GET /log"),
-		"headers that never end":                      inTLS("GET /logger/ HTTP/1.1\r\nX: "),
-		"a second request that never ends":            inTLS("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /log"),
-		"nothing behind the TLS handshake":            inTLS(""),
-		"nothing behind a TLS handshake without ALPN": inTLS("", []string{}...),
-		"nothing behind the choice of HTTP/2":         inTLS("", "h2"),
-		"half a preface behind the choice of HTTP/2":  inTLS("PRI * HTTP/2.0\r\n", "h2"),
-		"nothing behind the choice of TURN":           inTLS("", "stun.turn"),
-		"nothing at all":                              raw(""),
-		"one byte of TLS":                             raw("\x16"),
-		"half a ClientHello":                          raw(hello),
-		"half a STUN header":                          raw("\x00\x01\x00\x00\x21"),
-	} {
-		for range 20 {
+// stalls are beginnings of what never comes whole. The plain ones are the same
+// with TLS and without.
+var stalls = struct{ http, tls []string }{
+	http: []string{
+		"",
+		"G",
+		"GET /log",
+		"GET /logger/ HTTP/1.1\r\nX: ",
+		"GET /logger/ HTTP/1.1\r\nHost: localhost\r\n",
+		"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /log",
+		"\r\n\r\n",
+	},
+	tls: []string{
+		"",
+		"\x16",
+		"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + strings.Repeat("r", 32),
+		"\x00\x01\x00\x00\x21",
+	},
+}
+
+// cutAll opens some connections for each beginning, behind a handshake for the
+// protocols, and waits until all have ended.
+func (tg *target) cutAll(t *testing.T, wg *sync.WaitGroup, protocols, beginnings []string) {
+	for _, first := range beginnings {
+		for range 5 {
 			wg.Go(func() {
-				r, nc, err := open()
+				a, err := tg.tryDial(protocols...)
 				if err != nil {
-					t.Errorf("%s: %v", name, err)
+					t.Errorf("%q behind %q: %v", first, protocols, err)
 					return
 				}
-				defer nc.Close()
-				nc.SetReadDeadline(time.Now().Add(15 * time.Second))
-				if _, err := io.Copy(io.Discard, r); isTimeout(err) {
-					t.Errorf("%s: still open after 15 s", name)
+				defer a.NetConn().Close()
+				a.send(first)
+				if ended, _ := a.ended(20 * time.Second); !ended {
+					t.Errorf("%q behind %q: still open after 20 s", first, protocols)
 				}
 			})
 		}
+	}
+}
+
+// Slow clients are cut while honest ones are served.
+func TestSlowHeads(t *testing.T) { onEveryListener(t, slowHeads) }
+
+func slowHeads(t *testing.T, attacked func(t testing.TB, https, extra string) *target) {
+	t.Parallel()
+	tg := attacked(t, "header_timeout = \"4s\"\nhandshake_timeout = \"4s\"", "") // an honest client of a busy machine keeps them
+	raw := *tg
+	raw.tls = nil
+	var wg sync.WaitGroup
+	raw.cutAll(t, &wg, nil, stalls.tls)
+	tg.cutAll(t, &wg, []string{"http/1.1"}, stalls.http)
+	tg.cutAll(t, &wg, []string{}, stalls.http)
+	tg.cutAll(t, &wg, []string{"h2"}, []string{"", "PRI * HTTP/2.0\r\n"})
+	if tg.addr == tg.https { // elsewhere TURN is not chosen
+		tg.cutAll(t, &wg, []string{"stun.turn"}, []string{"", "\x00\x01\x00\x00\x21"})
 	}
 	for range 3 {
 		tg.control(t)
@@ -234,7 +248,9 @@ func TestSlowBodies(t *testing.T) {
 }
 
 // One source that takes all it may have takes nothing from others.
-func TestOneSourceIsBounded(t *testing.T) {
+func TestOneSourceIsBounded(t *testing.T) { onEveryListener(t, oneGreedySource) }
+
+func oneGreedySource(t *testing.T, attacked func(t testing.TB, https, extra string) *target) {
 	tg := attacked(t, "max_connections_per_address = 60", "")
 	from := func(address string) net.Dialer {
 		return net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}, Timeout: 10 * time.Second}
@@ -242,7 +258,7 @@ func TestOneSourceIsBounded(t *testing.T) {
 	flood := func(t *testing.T, n int, first string) {
 		greedy := from("127.0.0.9")
 		for range n {
-			c, err := greedy.Dial("tcp", tg.https.String())
+			c, err := greedy.Dial("tcp", tg.addr.String())
 			if err != nil {
 				continue
 			}
@@ -253,7 +269,7 @@ func TestOneSourceIsBounded(t *testing.T) {
 	honest := func(t *testing.T) {
 		t.Helper()
 		d := from("127.0.0.8")
-		c, err := tls.DialWithDialer(&d, "tcp", tg.https.String(), tg.tls)
+		c, err := tls.DialWithDialer(&d, "tcp", tg.addr.String(), tg.tls)
 		if err != nil {
 			t.Fatalf("another source: %v", err)
 		}
@@ -298,7 +314,7 @@ func TestThousandsOfSlowClients(t *testing.T) {
 	})
 	stall := func(n int, first string) {
 		for i := range n {
-			c, err := net.Dial("tcp", tg.https.String())
+			c, err := net.Dial("tcp", tg.addr.String())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -346,7 +362,7 @@ func TestFloodOfConnections(t *testing.T) {
 	var open []net.Conn
 	most := 0
 	for i := range 10_000 {
-		c, err := greedy.Dial("tcp", tg.https.String())
+		c, err := greedy.Dial("tcp", tg.addr.String())
 		if err != nil {
 			continue // no port is left of so many that were closed
 		}

@@ -21,7 +21,7 @@ func (tg *target) openssl(t *testing.T, typed string, args ...string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, testnet.Program("openssl"),
-		append([]string{"s_client", "-connect", tg.https.String(), "-servername", "localhost"}, args...)...)
+		append([]string{"s_client", "-connect", tg.addr.String(), "-servername", "localhost"}, args...)...)
 	cmd.Stdin = strings.NewReader(typed)
 	out, _ := cmd.CombinedOutput() // the exit code says whether the connection ended well
 	return string(out)
@@ -86,12 +86,14 @@ func TestWhatOpenSSLGets(t *testing.T) {
 
 // Whoever asks for a name that is not ours gets our certificate, so that the
 // browser's error page shows whose server this is, and never another one.
-func TestForeignServerNames(t *testing.T) {
+func TestForeignServerNames(t *testing.T) { onEveryListener(t, foreignServerNames) }
+
+func foreignServerNames(t *testing.T, attacked func(t testing.TB, https, extra string) *target) {
 	tg := attacked(t, "", "")
 	for _, name := range []string{"", "evil.example", "localhost.evil.example", "LOCALHOST", strings.Repeat("a", 63) + "." + strings.Repeat("b", 63) + ".example", "xn--80ak6aa92e.com", "_", "a..b"} {
 		cfg := tg.tls.Clone()
 		cfg.ServerName, cfg.InsecureSkipVerify, cfg.NextProtos = name, true, []string{"http/1.1"}
-		c, err := tls.Dial("tcp", tg.https.String(), cfg)
+		c, err := tls.Dial("tcp", tg.addr.String(), cfg)
 		if err != nil {
 			t.Errorf("%.40q: %v", name, err)
 			continue

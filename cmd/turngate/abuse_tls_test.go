@@ -22,7 +22,7 @@ func TestTLSPolicy(t *testing.T) {
 		cfg := tg.tls.Clone()
 		cfg.NextProtos = []string{"http/1.1"}
 		change(cfg)
-		c, err := tls.Dial("tcp", tg.https.String(), cfg)
+		c, err := tls.Dial("tcp", tg.addr.String(), cfg)
 		if err == nil {
 			c.Close()
 		}
@@ -112,7 +112,7 @@ func TestFirstBytes(t *testing.T) {
 		{"STUN without cookie", "\x00\x01\x00\x00\x00\x00\x00\x00" + strings.Repeat("\x00", 12), ""},
 	} {
 		wg.Go(func() {
-			c, err := net.Dial("tcp", tg.https.String())
+			c, err := net.Dial("tcp", tg.addr.String())
 			if err != nil {
 				t.Error(err)
 				return
@@ -156,7 +156,7 @@ func TestHandshakeFlood(t *testing.T) {
 	tg.costs(t, 24<<10, 8<<10, func(held func()) {
 		var open []net.Conn
 		for range 300 {
-			nc, err := net.Dial("tcp", tg.https.String())
+			nc, err := net.Dial("tcp", tg.addr.String())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -197,12 +197,12 @@ func TestCertificateReload(t *testing.T) {
 	g := startGateWith(t, "", "", fmt.Sprintf("\n[tls]\ncert = %q\nkey = %q\n", certFile, keyFile)+rec.config(t, rec.Addr))
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(rec.ca.PEM)
-	tg := &target{gate: g, recorder: rec, tls: &tls.Config{RootCAs: roots, ServerName: "localhost"}}
+	tg := &target{gate: g, recorder: rec, addr: g.https, tls: &tls.Config{RootCAs: roots, ServerName: "localhost"}}
 	served := func() string {
 		t.Helper()
 		a := tg.dial(t)
 		defer a.NetConn().Close()
-		return strings.Join(a.ConnectionState().PeerCertificates[0].DNSNames, " ")
+		return strings.Join(a.Conn.(*tls.Conn).ConnectionState().PeerCertificates[0].DNSNames, " ")
 	}
 	ws := tg.upgrade(t, "/ws/")
 	step := func(what, want string) {

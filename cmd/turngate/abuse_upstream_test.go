@@ -272,7 +272,7 @@ func TestNamesThatMove(t *testing.T) {
 		"https://log.test/", fmt.Sprintf("https://moved.test:%d/", port),
 	).Replace(rec.config(t, rec.Addr))
 	g := startGateWith(t, "", "", config)
-	tg := &target{gate: g, recorder: rec, tls: g.trust(t)}
+	tg := &target{gate: g, recorder: rec, addr: g.https, tls: g.trust(t)}
 
 	if status, _, _ := tg.get(t, "/healthz"); status != 200 {
 		t.Errorf("without DNS: /healthz: got %d, want 200", status)

@@ -162,7 +162,9 @@ func TestAccessLogAtReload(t *testing.T) {
 
 // Requests for another site's name are sent back; addresses, our own names and
 // those who look whether we live are served.
-func TestNamesOfOtherSites(t *testing.T) {
+func TestNamesOfOtherSites(t *testing.T) { onEveryListener(t, namesOfOtherSites) }
+
+func namesOfOtherSites(t *testing.T, attacked func(t testing.TB, https, extra string) *target) {
 	tg := attacked(t, `names = ["*.alias.test", "second.test"]`, "")
 	b, err := os.ReadFile(tg.file())
 	if err != nil {

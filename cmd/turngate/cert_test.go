@@ -215,7 +215,7 @@ func TestCertificateAuthorityOfThisHost(t *testing.T) {
 	if !roots.AppendCertsFromPEM([]byte(out)) {
 		t.Fatalf("no certificate in %q", out)
 	}
-	tg := &target{gate: g}
+	tg := &target{gate: g, addr: g.https}
 	first := tg.serves(t, "127.0.0.1", roots)
 	if _, again, _ := g.cert(t, "ca"); again != out {
 		t.Error("a second call made another authority")

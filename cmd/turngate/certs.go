@@ -162,6 +162,7 @@ func (a *app) newACME(cfg *config.Config) (*acme.Manager, error) {
 		Agreed:   c.TermsAgreed,
 		EABKeyID: c.EABKeyID,
 		EABKey:   c.EABKey.Reveal(),
+		SitePort: int(firstPort(cfg.HTTPS.Listen)),
 	}
 	for _, challenge := range c.Challenges {
 		switch challenge {

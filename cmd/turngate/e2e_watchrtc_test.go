@@ -39,7 +39,7 @@ preset = "watchrtc-legacy"
 [[signaling]]
 preset = "watchrtc-staging-legacy"
 `, b.CA.File(t), watchrtc.Production, watchrtc.Staging, watchrtc.ProductionLegacy, watchrtc.StagingLegacy, b.Addr))
-	return &target{gate: g, tls: g.trust(t)}, b
+	return &target{gate: g, addr: g.https, tls: g.trust(t)}, b
 }
 
 func TestWatchRTCSDKThroughTurngate(t *testing.T) {

@@ -17,7 +17,7 @@ func behindProxy(t *testing.T, proxyURL func(rec *recorder) string) *target {
 	keys, _, _ := strings.Cut(rec.config(t, rec.Addr), "resolve =")
 	_, rest, _ := strings.Cut(rec.config(t, rec.Addr), "}\n")
 	g := startGateWith(t, "", "", keys+fmt.Sprintf("proxy = %q\n", proxyURL(rec))+rest)
-	return &target{gate: g, recorder: rec, tls: g.trust(t)}
+	return &target{gate: g, recorder: rec, addr: g.https, tls: g.trust(t)}
 }
 
 const corpLogin = "corp:hunter2 @/"
@@ -81,7 +81,7 @@ func TestAReloadChangesTheProxy(t *testing.T) {
 		return keys + fmt.Sprintf("proxy = %q\n", "http://"+login+"@"+p.Addr) + rest
 	}
 	g := startGateWith(t, "", "", with("corp:wrong-hunter2"))
-	tg := &target{gate: g, recorder: rec, tls: g.trust(t)}
+	tg := &target{gate: g, recorder: rec, addr: g.https, tls: g.trust(t)}
 	for _, request := range []string{"GET /logger/ HTTP/1.1\r\nHost: localhost\r\n\r\n", upgradeRequest("/ws/")} {
 		if got := tg.first(t, request); got != 502 {
 			t.Errorf("with a wrong login: got %d, want 502", got)

@@ -42,6 +42,9 @@ type Order struct {
 	// 0: not used. Host is the address of the listeners, empty for all.
 	TLSPort, HTTPPort int
 	Host              string
+
+	// SitePort is the port of https that browsers are sent to; 0: 443.
+	SitePort int
 }
 
 // Options are an Order and what stands around it.

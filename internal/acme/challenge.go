@@ -50,8 +50,8 @@ func (m *Manager) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	to := "https://" + host
-	if m.opts.TLSPort != 443 && m.opts.TLSPort != 0 {
-		to = "https://" + net.JoinHostPort(host, itoa(m.opts.TLSPort))
+	if m.opts.SitePort != 443 && m.opts.SitePort != 0 {
+		to = "https://" + net.JoinHostPort(host, itoa(m.opts.SitePort))
 	}
 	// The raw target, so that the query arrives as it was sent.
 	target := r.RequestURI
