@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// CheckFiles reads the certificate files that cfg names and reports what the
-// server would stumble over. A file that cannot be read here is a warning
-// only: the check may run on another machine or as another user.
+// CheckFiles reads the certificate files that cfg names and reports what
+// clients and the server would stumble over; whether a certificate and its key
+// can be served is left to who serves them. A file that cannot be read here is
+// a warning only: the check may run on another machine or as another user.
 func CheckFiles(cfg *Config, env Env) Findings {
 	r := &report{file: cfg.file, pos: positions{}}
 	for key, o := range cfg.origins {
@@ -61,20 +62,16 @@ func (r *report) certificates(cfg *Config, env Env) {
 func (r *report) certificate(certKey, keyKey string, pair [2]string, env Env) *x509.Certificate {
 	cert := r.read(certKey, pair[0], env)
 	key := r.read(keyKey, pair[1], env)
-	if key != nil {
-		if _, mode, _ := env.readFile(pair[1]); mode.Perm()&0o004 != 0 {
-			r.warn(keyKey, "everybody on this machine can read the key", "chmod 0600 "+pair[1])
-		}
-	}
 	if cert == nil || key == nil {
 		return nil
 	}
 	both, err := tls.X509KeyPair(cert, key)
 	if err != nil {
-		r.err(certKey, fmt.Sprintf("certificate and key cannot be used together: %v", err), "name the PEM files of one pair")
 		return nil
 	}
 	switch left := time.Until(both.Leaf.NotAfter); {
+	case time.Now().Before(both.Leaf.NotBefore):
+		r.warn(certKey, "the certificate is valid from "+both.Leaf.NotBefore.UTC().Format(time.DateTime)+" on only", "compare the clock of this host, or wait")
 	case left <= 0:
 		r.warn(certKey, "the certificate ended on "+both.Leaf.NotAfter.Format(time.DateOnly), "renew it")
 	case left < 14*24*time.Hour:

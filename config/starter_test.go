@@ -53,15 +53,13 @@ func TestCheckFilesFindsWhatTheServerWouldStumbleOver(t *testing.T) {
 	cert, key := pair(t, "proxy.example.com", 90*24*time.Hour)
 	ended, endedKey := pair(t, "proxy.example.com", -time.Hour)
 	files := map[string]file{
-		"/c": {cert, 0o644}, "/k": {key, 0o600}, "/k-open": {key, 0o644},
+		"/c": {cert, 0o644}, "/k": {key, 0o600},
 		"/ended": {ended, 0o644}, "/ended-key": {endedKey, 0o600}, "/text": {"x", 0o644},
 	}
 	for _, tc := range []struct{ name, text, want string }{
 		{"a good pair", "domain = \"proxy.example.com\"\n[tls]\ncert = \"/c\"\nkey = \"/k\"\n[upstream]\nca = \"/c\"", ""},
 		{"no certificate", "", ""},
 		{"files of another machine", "[tls]\ncert = \"/none\"\nkey = \"/k\"", "f:2: warning: tls.cert: cannot be read here: open /none: file does not exist; the server refuses to start without it"},
-		{"a pair that does not match", "[tls]\ncert = \"/c\"\nkey = \"/ended-key\"", "f:2: tls.cert: certificate and key cannot be used together: tls: private key does not match public key; name the PEM files of one pair"},
-		{"a key that everybody may read", "[tls]\ncert = \"/c\"\nkey = \"/k-open\"", "f:3: warning: tls.key: everybody on this machine can read the key; chmod 0600 /k-open"},
 		{"another name", "domain = \"other.example.com\"\n[tls]\ncert = \"/c\"\nkey = \"/k\"", `f:3: warning: tls.cert: the certificate is not for "other.example.com"; get one for the domain`},
 		{"a certificate that ended", "[tls]\ncert = \"/ended\"\nkey = \"/ended-key\"", "f:2: warning: tls.cert: the certificate ended on " + time.Now().Add(-time.Hour).UTC().Format(time.DateOnly) + "; renew it"},
 		{"authorities that are none", "[[logger]]\npreset = \"trtc\"\nca = \"/text\"", `f:3: logger[0].ca: "/text" holds no certificate; name a file with PEM certificates`},

@@ -190,9 +190,7 @@ func (o *checkOptions) serverChecks(ctx context.Context, file string) (subject s
 		file, cfg = runningConfig(ctx, cmp.Or(o.socket, cfg.Admin.Socket), cfg)
 	}
 	if file != "" {
-		if cfg, findings = config.Load(file); cfg != nil {
-			findings = append(findings, config.CheckFiles(cfg, config.Machine())...)
-		}
+		cfg, findings = loadWithFiles(file)
 	}
 	checks = append(checks, ready(doctor.Service, checkConfiguration(file, cfg, findings)...))
 	if cfg == nil {

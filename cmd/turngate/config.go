@@ -80,10 +80,7 @@ alone end with 0.`,
 }
 
 func checkConfig(s streams, path string, asJSON bool) error {
-	cfg, findings := config.Load(path)
-	if cfg != nil {
-		findings = append(findings, config.CheckFiles(cfg, config.Machine())...)
-	}
+	_, findings := loadWithFiles(path)
 	ok := !findings.HasErrors()
 	if asJSON {
 		enc := json.NewEncoder(s.out)

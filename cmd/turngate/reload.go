@@ -56,11 +56,7 @@ func (a *app) reloadLocked() (Reload, error) {
 		// Started without a file: only the certificates can have changed.
 		return Reload{At: time.Now()}, a.certs.Reload()
 	}
-	cfg, findings := config.Load(file)
-	if cfg == nil {
-		return Reload{}, findings
-	}
-	findings = append(findings, config.CheckFiles(cfg, config.Machine())...)
+	cfg, findings := loadWithFiles(file)
 	if err := findings.Err(); err != nil {
 		return Reload{}, err
 	}

@@ -47,10 +47,7 @@ func serveConfig(io streams, path string) (*config.Config, error) {
 	if path == "" {
 		return fileless()
 	}
-	cfg, findings := config.Load(path)
-	if cfg != nil {
-		findings = append(findings, config.CheckFiles(cfg, config.Machine())...)
-	}
+	cfg, findings := loadWithFiles(path)
 	for _, f := range findings {
 		fmt.Fprintln(io.err, f)
 	}

@@ -66,11 +66,11 @@ func loadPair(p Pair) (*certificate, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkCertPEM(p.Cert, certPEM); err != nil {
+		return nil, err // before the key: the two may be swapped
+	}
 	keyPEM, err := readFile(p.Key, true)
 	if err != nil {
-		return nil, err
-	}
-	if err := checkCertPEM(p.Cert, certPEM); err != nil {
 		return nil, err
 	}
 	if err := checkKeyPEM(p.Key, keyPEM); err != nil {
@@ -101,7 +101,7 @@ func readFile(path string, secret bool) ([]byte, error) {
 			Path: path,
 			What: fmt.Sprintf("is a private key that every user of this machine can reach (%s)", owner(info)),
 			Fix:  fmt.Sprintf("chmod %04o %s", perm&^0o007, path),
-			Err:  fs.ErrPermission,
+			Err:  ErrKeyExposed,
 		}
 	}
 	f, err := os.Open(path)
@@ -116,7 +116,7 @@ func readFile(path string, secret bool) ([]byte, error) {
 	case len(b) > maxBytes:
 		return nil, &FileError{Path: path, What: "is larger than 1 MiB", Fix: "name the PEM file"}
 	}
-	return b, nil
+	return bytes.TrimPrefix(b, []byte("\ufeff")), nil // editors of Windows begin files so
 }
 
 func explainOpen(path string, info fs.FileInfo, err error) error {
@@ -147,6 +147,14 @@ func checkCertPEM(path string, b []byte) error {
 		return nil
 	case keys > 0:
 		return &FileError{Path: path, What: "holds a private key and no certificate", Fix: "put the certificate chain here; perhaps the two paths are swapped"}
+	}
+	for block := range blocks(b) {
+		switch block.Type {
+		case "CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST":
+			return &FileError{Path: path, What: "is a request for a certificate, not a certificate", Fix: "send it to your CA, and name here what comes back"}
+		case "PKCS7":
+			return &FileError{Path: path, What: "holds its certificates as PKCS #7", Fix: "openssl pkcs7 -print_certs -in " + path + " -out fullchain.pem"}
+		}
 	}
 	if _, err := x509.ParseCertificates(b); err == nil && len(b) > 0 {
 		return &FileError{Path: path, What: "is a certificate in DER form, not PEM", Fix: "openssl x509 -inform der -in " + path + " -out fullchain.pem"}

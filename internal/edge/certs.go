@@ -294,6 +294,10 @@ func (c *Certificates) State() []CertState {
 	return out
 }
 
+// ErrKeyExposed is the cause of a [FileError] about a private key that every
+// user of the machine can reach.
+var ErrKeyExposed = errors.New("private key exposed")
+
 // FileError says what is wrong with a certificate or key file and what to do.
 type FileError struct {
 	Path string
