@@ -166,3 +166,36 @@ func TestIncludesAreFoundAndBounded(t *testing.T) {
 		t.Errorf("lost: got %v, want the missing file", got)
 	}
 }
+
+// Whatever is not carried over is said, also where a part of it was.
+func TestNothingOfNginxIsLostInSilence(t *testing.T) {
+	for _, tc := range []struct{ name, http, server, want string }{
+		{"files beside a nested location", "", "location / { root /srv/www; location /api/ { proxy_pass http://127.0.0.1:9000/; } }", "it serves files"},
+		{"a path that variables fix", "", `location /log/ { set $u "a.example.org"; proxy_pass https://$u/; }`, "is put behind that of the upstream"},
+		{"proxies that are trusted behind the PROXY header", "set_real_ip_from 192.0.2.0/24; real_ip_header X-Forwarded-For;", "listen 8443 ssl proxy_protocol; location /log/ { proxy_pass https://a.example.org/; }", "from the PROXY header"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			res, err := one(t, "nginx.conf", "http { "+tc.http+" server { listen 443 ssl; server_name a.example.com; "+tc.server+" } }")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range res.Remarks {
+				if strings.Contains(r.Why, tc.want) {
+					return
+				}
+			}
+			t.Errorf("no remark with %q: %v", tc.want, res.Remarks)
+		})
+	}
+}
+
+func TestAnIncludedFileMayBeginWithAByteOrderMark(t *testing.T) {
+	files := map[string]string{"/e/a.conf": "\ufeffserver { listen 443 ssl; server_name a.example.com; location /log/ { proxy_pass https://b.example.com/; } }"}
+	res, err := Import([]Source{{Name: "/e/nginx.conf", Data: []byte("http { include a.conf; }")}}, Options{
+		ReadFile: func(name string) ([]byte, error) { return []byte(files[name]), nil },
+		Glob:     func(pattern string) ([]string, error) { return []string{pattern}, nil },
+	})
+	if err != nil || len(res.Config.Logger) != 1 || len(lost(res)) > 0 {
+		t.Errorf("got %v, want the route of the file", err)
+	}
+}

@@ -130,7 +130,7 @@ func (c *nginxConf) otherContent(d *directive, what, path string, own []*directi
 		c.notNeeded(d.pos, what, `"turngate status" and the metrics say it`)
 	case find(own, "deny") != nil && find(own, "allow") == nil && find(own, "root", "alias", "try_files") == nil:
 		c.notNeeded(d.pos, what, "paths without a route are answered 404")
-	case find(own, "location") != nil || len(d.block) > len(own):
+	case len(d.block) > len(own) && find(own, "root", "alias", "try_files") == nil:
 	case find(own, "content_by_lua_block", "content_by_lua_file", "js_content", "perl") != nil:
 		c.lost(d.pos, what, "turngate runs no programs", "")
 	default:

@@ -266,10 +266,14 @@ func (c *nginxConf) realIP(sc scope, listens []nginxListen) {
 		c.changed(pos, "real_ip_header", fmt.Sprintf("turngate takes the client's address from X-Forwarded-For, not from %s", name), "let the proxy in front send X-Forwarded-For")
 	}
 	if proxied >= 0 && key != "proxy_protocol" {
-		from = nil
-		if header == nil {
-			c.changed(listens[proxied].pos, "proxy_protocol", "turngate takes the client's address from the PROXY header", "")
+		what, fix := "turngate takes the client's address from the PROXY header", ""
+		switch {
+		case header == nil:
+			c.changed(listens[proxied].pos, "proxy_protocol", what, fix)
+		case len(from) > 0:
+			c.changed(from[0].pos, "set_real_ip_from", what, "if its sender passes X-Forwarded-For of further proxies, list those in https.trusted_proxies")
 		}
+		from = nil
 	}
 	any := false
 	for _, d := range from {

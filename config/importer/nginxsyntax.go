@@ -1,6 +1,7 @@
 package importer
 
 import (
+	"bytes"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -207,7 +208,8 @@ func (r *nginxReader) readFile(name string) ([]byte, error) {
 	if r.opts.ReadFile == nil {
 		return nil, fmt.Errorf("it was not given")
 	}
-	return r.opts.ReadFile(name)
+	data, err := r.opts.ReadFile(name)
+	return bytes.TrimPrefix(data, []byte("\ufeff")), err
 }
 
 // nginxLexer reads words as ngx_conf_read_token of nginx does.

@@ -101,10 +101,11 @@ func (c *nginxConf) pass(sc scope, text string) (p pass, why string) {
 		}
 	}
 	if variables {
+		whole := text
 		for _, same := range []string{"$request_uri", "$uri$is_args$args", "$uri", "$is_args$args"} {
 			text = strings.TrimSuffix(text, same)
 		}
-		if strings.HasSuffix(text, "/") && strings.Count(text, "/") == 3 && variables {
+		if text != whole && strings.HasSuffix(text, "/") && strings.Count(text, "/") == 3 {
 			text = strings.TrimSuffix(text, "/")
 		}
 	}
