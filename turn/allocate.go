@@ -66,6 +66,10 @@ func (s *Server) handleAllocate(r *request) {
 	ses, token, missing, code := s.allocate(r, want)
 	if code != 0 {
 		s.unreserve(r)
+		if want.token != nil { // no other server has it
+			s.refuse(r, code)
+			return
+		}
 		s.refuseAllocate(r, code)
 		return
 	}
@@ -302,6 +306,7 @@ func (s *Server) allocate(r *request, want allocateRequest) (ses *session, token
 	}
 	if err := s.start(ses, want.lifetime, r.set.Log); err != nil {
 		s.release(token)
+		s.cannotOpen(r, err)
 		return nil, nil, 0, 508
 	}
 	return ses, token, missing, 0
@@ -315,19 +320,29 @@ func (s *Server) openLeg(r *request, ses *session, v6 bool, want allocateRequest
 	}
 	conn, reserved, err := s.open(r, addr, want)
 	if err != nil {
-		if want.token == nil {
+		switch {
+		case want.token != nil:
+		case sameForAll(err):
+			s.cannotOpen(r, err)
+		default:
 			s.limited(r, limitPorts)
 		}
 		r.set.Log.Debug("allocation refused", "client", r.tuple.client, "err", err)
 		return 508
 	}
 	*token = reserved
-	if err := ses.addLeg(conn, addr.External); err != nil { // never of an open socket
+	if err := ses.addLeg(conn, addr.External); err != nil {
 		conn.Close()
 		s.ports.of(v6).Return(conn.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+		s.cannotOpen(r, err)
 		return 508
 	}
 	return 0
+}
+
+// cannotOpen tells the operator why there is no relay although there are ports.
+func (s *Server) cannotOpen(r *request, err error) {
+	s.refusals.log(r.set.Log, "relay socket", "relay socket cannot be opened", "client", r.tuple.client, "err", err)
 }
 
 // newSession makes a session without a leg.

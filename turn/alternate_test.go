@@ -35,3 +35,14 @@ func TestFullServerSendsClientsToAnother(t *testing.T) {
 		}
 	}
 }
+
+func TestAReservationThatIsNotThereSendsNobodyElsewhere(t *testing.T) {
+	s, addr := start(t, func(o *turn.Options) {
+		o.Alternates = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:3478")}
+	})
+	site := site{server: s, network: "udp", addr: addr}
+	site.wants(t, site.dial(t), 508, tc.MethodAllocate, tc.RequestedTransport(tc.TransportUDP), tc.ReservationToken(make([]byte, 8)))
+	if got := metric(t, s, "turngate_turn_limit_hits_total"); got != 0 {
+		t.Errorf("counted %v hits of limits, want none", got)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/turngate/turngate/internal/limit"
@@ -17,7 +18,8 @@ import (
 const portTries = 64
 
 // open takes a port of the range and binds it. A port that another program
-// holds is set aside and another one tried. token is set when the next port
+// holds is set aside and another one tried; what would stop every port is returned
+// at once. token is set when the next port
 // has been reserved too.
 func (s *Server) open(r *request, addr Address, want allocateRequest) (conn *net.UDPConn, token []byte, err error) {
 	if want.token != nil {
@@ -37,8 +39,31 @@ func (s *Server) open(r *request, addr Address, want allocateRequest) (conn *net
 			}
 			return conn, token, nil
 		}
+		if sameForAll(err) {
+			break
+		}
 	}
 	return nil, nil, err
+}
+
+// sameForAll reports whether a port could not be bound for a reason that every other
+// one has as well: there are no descriptors left, or the host has lost the address.
+func sameForAll(err error) bool {
+	for _, reason := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
+		if errors.Is(err, reason) {
+			return true
+		}
+	}
+	return false
+}
+
+// giveBack returns a port that could not be bound.
+func giveBack(free *ports.Allocator, port uint16, err error) {
+	if sameForAll(err) {
+		free.Return(port)
+	} else {
+		free.Busy(port)
+	}
 }
 
 func take(free *ports.Allocator, want allocateRequest) (uint16, error) {
@@ -55,7 +80,7 @@ func take(free *ports.Allocator, want allocateRequest) (uint16, error) {
 // taken too. On an error both are given back.
 func bindPorts(free *ports.Allocator, addr Address, port uint16, pair bool) (conn, next *net.UDPConn, err error) {
 	if conn, err = bind(addr, port); err != nil {
-		free.Busy(port)
+		giveBack(free, port, err)
 		if pair {
 			free.Return(port + 1)
 		}
@@ -67,7 +92,7 @@ func bindPorts(free *ports.Allocator, addr Address, port uint16, pair bool) (con
 	if next, err = bind(addr, port+1); err != nil {
 		conn.Close()
 		free.Return(port)
-		free.Busy(port + 1)
+		giveBack(free, port+1, err)
 		return nil, nil, fmt.Errorf("relay port %d: %w", port+1, err)
 	}
 	return conn, next, nil
