@@ -41,7 +41,7 @@ type Options struct {
 	// Clock is the server's coarse clock.
 	Clock *Clock
 	// Indicate appends the message that carries a payload from a peer
-	// without a channel to the client.
+	// without a channel to the client, or nothing when no message can.
 	Indicate func(dst []byte, peer netip.AddrPort, payload []byte) []byte
 	// Local delivers to a relay of this very server, without the way through
 	// the kernel: it works behind a NAT that knows no hairpin. It reports
@@ -331,12 +331,17 @@ func (d *delivery) add(r *Relay, channel uint16, from netip.AddrPort, datagram [
 	if !r.affordDown(len(datagram)) {
 		return
 	}
-	d.payload += uint64(len(datagram))
+	size := len(datagram)
 	if channel == 0 {
 		begin := len(d.indications)
 		d.indications = r.o.Indicate(d.indications, from, datagram)
+		if len(d.indications) == begin {
+			r.stats.DroppedDown.Add(1)
+			return
+		}
 		datagram = d.indications[begin:len(d.indications):len(d.indications)]
 	}
+	d.payload += uint64(size)
 	d.frames = append(d.frames, Frame{channel, datagram})
 }
 

@@ -96,6 +96,28 @@ func read(t *testing.T, c *net.UDPConn) string {
 	return string(buf[:n])
 }
 
+func TestWhatNoMessageCanCarryIsDropped(t *testing.T) {
+	out := newSink()
+	r, _ := newRelay(t, out, func(o *Options) {
+		o.Indicate = func(dst []byte, _ netip.AddrPort, p []byte) []byte {
+			if len(p) > 3 {
+				return dst
+			}
+			return append(dst, p...)
+		}
+	})
+	peer := netip.MustParseAddrPort("192.0.2.1:7")
+	r.Permit(peer.Addr(), time.Now().Add(time.Hour))
+	r.Deliver(peer, run([]byte("long"), []byte("ok")))
+	if got := string(out.next(t)); got != "ok" {
+		t.Errorf("the client got %q, want %q", got, "ok")
+	}
+	st := r.Stats()
+	if dropped, packets, bytes := st.DroppedDown.Load(), st.PacketsDown.Load(), st.BytesDown.Load(); dropped != 1 || packets != 1 || bytes != 2 {
+		t.Errorf("dropped %d, passed %d with %d bytes; want 1, 1 and 2", dropped, packets, bytes)
+	}
+}
+
 func TestChannelCarriesBothWays(t *testing.T) {
 	out := newSink()
 	r, clock := newRelay(t, out, nil)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"math"
 	"net/netip"
 
 	"github.com/pion/stun/v2"
@@ -127,15 +128,21 @@ func appendXORAddress(dst []byte, a netip.AddrPort, header []byte) []byte {
 // AppendDataIndication appends a Data indication (RFC 8656 section 11.6) that
 // carries payload from peer. It allocates only when dst must grow. The
 // transaction id may be any value; an indication is never answered.
+//
+// A payload that does not fit the 16 bits of a STUN length appends nothing: of
+// a datagram over IPv6 the last bytes do not.
 func AppendDataIndication(dst []byte, id TransactionID, peer netip.AddrPort, payload []byte) []byte {
 	start := len(dst)
 	dst = append(dst, 0x00, 0x17, 0, 0, 0x21, 0x12, 0xA4, 0x42)
 	dst = append(dst, id[:]...)
-	size := byte(20)
+	size := 20
 	if peer.Addr().Is4() {
 		size = 8
 	}
-	dst = append(dst, 0x00, 0x12, 0, size)
+	if length := attrHeader + size + attrHeader + (len(payload)+3)&^3; length > math.MaxUint16 {
+		return dst[:start]
+	}
+	dst = append(dst, 0x00, 0x12, 0, byte(size))
 	dst = appendXORAddress(dst, peer, dst[start:start+headerSize])
 	dst = append(dst, 0x00, 0x13, byte(len(payload)>>8), byte(len(payload)))
 	dst = append(dst, payload...)

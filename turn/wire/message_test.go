@@ -199,6 +199,20 @@ func TestDataIndicationReadsBack(t *testing.T) {
 	}
 }
 
+func TestDataIndicationIsNoLongerThanItsLengthCanSay(t *testing.T) {
+	for peer, most := range map[string]int{"192.0.2.7:4711": 65516, "[2001:db8::7]:4711": 65504} {
+		from, before := netip.MustParseAddrPort(peer), []byte("before")
+		p := AppendDataIndication(before, TransactionID{}, from, make([]byte, most))
+		var m Message
+		if err := m.Parse(p[len(before):]); err != nil {
+			t.Errorf("%d bytes from %s: %v, want a message", most, peer, err)
+		}
+		if p := AppendDataIndication(before, TransactionID{}, from, make([]byte, most+1)); string(p) != "before" {
+			t.Errorf("%d bytes from %s: %d were appended, want none", most+1, peer, len(p)-len(before))
+		}
+	}
+}
+
 func TestParseDoesNotAllocate(t *testing.T) {
 	p := unhex(t, rfc5769LongTerm)
 	var m Message
