@@ -191,7 +191,12 @@ func (s *Server) adopt(ses *session, r RelayState) error {
 		conn.Close()
 		return err
 	}
-	return ses.addLeg(conn, r.External)
+	if err := ses.addLeg(conn, r.External); err != nil {
+		conn.Close()
+		s.ports.of(r.External.Is6()).Return(port)
+		return err
+	}
+	return nil
 }
 
 // reinstall gives a restored leg its permissions and channels, with the time
