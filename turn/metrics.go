@@ -137,10 +137,9 @@ type traffic struct {
 
 // carried counts in both directions, up first.
 type carried struct {
-	packets, bytes                [2]uint64
-	unpermitted, failed, limited  [2]uint64
-	overruns                      [2]uint64
-	queue, toClient, unknownTuple uint64
+	packets, bytes                        [2]uint64
+	unpermitted, limited, overruns        [2]uint64
+	toPeer, toClient, queue, unknownTuple uint64 // toPeer and toClient: refused by the system
 }
 
 func (c *carried) add(ses *session) {
@@ -162,9 +161,9 @@ func (c *carried) addStats(st *relay.Stats) {
 		c.packets[i] += pick(&st.PacketsUp, &st.PacketsDown)
 		c.bytes[i] += pick(&st.BytesUp, &st.BytesDown)
 		c.unpermitted[i] += pick(&st.DroppedUp, &st.DroppedDown)
-		c.failed[i] += pick(&st.FailedUp, &st.FailedDown)
 		c.limited[i] += pick(&st.LimitedUp, &st.LimitedDown)
 	}
+	c.toPeer += st.FailedUp.Load()
 }
 
 // add keeps the counters of a session that ends. s.mu is held.
@@ -252,8 +251,8 @@ func (t *traffic) Collect(ch chan<- prometheus.Metric) {
 		counter(lostDesc, sum.limited[i], direction, "bandwidth")
 		counter(lostDesc, sum.overruns[i], direction, "kernel")
 	}
-	counter(lostDesc, sum.failed[0], "up", "socket")
-	counter(lostDesc, sum.failed[1]+sum.toClient, "down", "socket")
+	counter(lostDesc, sum.toPeer, "up", "socket")
+	counter(lostDesc, sum.toClient, "down", "socket")
 	counter(lostDesc, sum.queue, "down", "queue")
 	counter(lostDesc, sum.unknownTuple, "up", "allocation")
 	counter(lostDesc, t.s.unreachable.Load(), "down", "away")

@@ -19,10 +19,8 @@ func (t *relays) set(r *relay.Relay) {
 	defer t.mu.Unlock()
 	if t.byAddr == nil {
 		t.byAddr = make(map[netip.AddrPort]*relay.Relay)
-
 	}
 	t.byAddr[r.Relayed()] = r
-
 }
 
 func (t *relays) delete(r *relay.Relay) {
@@ -30,7 +28,6 @@ func (t *relays) delete(r *relay.Relay) {
 	defer t.mu.Unlock()
 	if t.byAddr[r.Relayed()] == r {
 		delete(t.byAddr, r.Relayed())
-
 	}
 }
 

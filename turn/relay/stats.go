@@ -8,6 +8,6 @@ type Stats struct {
 	PacketsUp, PacketsDown atomic.Uint64
 	BytesUp, BytesDown     atomic.Uint64
 	DroppedUp, DroppedDown atomic.Uint64 // no permission, no channel, too large
-	FailedUp, FailedDown   atomic.Uint64 // the socket refused
+	FailedUp               atomic.Uint64 // the relay socket refused; see Listener.Drops for the way down
 	LimitedUp, LimitedDown atomic.Uint64 // over a Budget
 }

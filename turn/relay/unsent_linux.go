@@ -15,13 +15,3 @@ func boundUnsent(conn net.Conn, bytes int) {
 		})
 	}
 }
-
-// unsentBound returns what boundUnsent set, 0 when there is no socket.
-func unsentBound(conn net.Conn) (bytes int) {
-	if raw := socketOf(conn); raw != nil {
-		_ = raw.Control(func(fd uintptr) {
-			bytes, _ = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT)
-		})
-	}
-	return bytes
-}

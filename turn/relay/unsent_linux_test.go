@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"net"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // wrapped is a connection that hides its socket behind NetConn.
@@ -46,4 +48,14 @@ func TestUnsentBytesAreBoundedBelowEveryWrapper(t *testing.T) {
 	defer a.Close()
 	defer b.Close()
 	NewStream(a, StreamLimits{}).Close() // has no socket, and needs none
+}
+
+// unsentBound returns what boundUnsent set, 0 when there is no socket.
+func unsentBound(conn net.Conn) (bytes int) {
+	if raw := socketOf(conn); raw != nil {
+		_ = raw.Control(func(fd uintptr) {
+			bytes, _ = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT)
+		})
+	}
+	return bytes
 }

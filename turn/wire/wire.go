@@ -60,8 +60,8 @@ const (
 	RequestedAddressFamily  = stun.AttrRequestedAddressFamily
 	AdditionalAddressFamily = Attr(0x8000) // RFC 8656 section 18.11; not in pion/stun
 	// The number of its draft, which coturn's tools of the distributions send.
-	AlternateServer       = stun.AttrAlternateServer
 	DraftAdditionalFamily = Attr(0x8032)
+	AlternateServer       = stun.AttrAlternateServer
 	AddressErrorCode      = Attr(0x8001) // RFC 8656 section 18.12
 	MobilityTicket        = Attr(0x8030) // RFC 8016 section 5
 	DontFragment          = stun.AttrDontFragment
