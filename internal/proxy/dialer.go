@@ -262,7 +262,7 @@ func (d *Dialer) race(ctx context.Context, addrs []string) (net.Conn, error) {
 			if first == nil {
 				first = r.err
 			}
-			if started == len(addrs) && pending == 0 {
+			if pending == 0 && (started == len(addrs) || ctx.Err() != nil) {
 				return nil, first
 			}
 			if started < len(addrs) && ctx.Err() == nil {
@@ -270,7 +270,7 @@ func (d *Dialer) race(ctx context.Context, addrs []string) (net.Conn, error) {
 				timer.Reset(fallbackDelay)
 			}
 		case <-timer.C:
-			if started < len(addrs) {
+			if started < len(addrs) && ctx.Err() == nil {
 				start()
 				timer.Reset(fallbackDelay)
 			}

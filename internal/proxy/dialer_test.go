@@ -133,6 +133,26 @@ func TestDialerTriesEveryAddress(t *testing.T) {
 	c.Close()
 }
 
+func TestADialThatIsGivenUpWaitsForNoFurtherAddress(t *testing.T) {
+	d, err := NewDialer(DialOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		began := time.Now()
+		c, err := d.race(ctx, []string{"127.0.0.1:1", "127.0.0.2:1", "127.0.0.3:1"})
+		if err == nil {
+			c.Close()
+			t.Error("got a connection, want an error")
+		}
+		if took := time.Since(began); took != 0 { // the clock stands still while anybody works
+			t.Errorf("waited %v, want not at all", took)
+		}
+	})
+}
+
 func TestNewDialerRefusesNonsense(t *testing.T) {
 	for _, opt := range []DialOptions{
 		{Resolve: map[string]string{"a": "b.example.com"}},
