@@ -88,6 +88,27 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
+// makeDir is os.MkdirAll for directories that are to last: what a power cut takes out
+// of the directory above is lost with all that was synced in it.
+func makeDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil // what is there and no directory shows itself soon
+	}
+	above := filepath.Dir(dir)
+	if above != dir {
+		if err := makeDir(above); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if err := syncDir(above); err != nil && !errors.Is(err, os.ErrPermission) { // what may not be read cannot be synced
+		return err
+	}
+	return nil
+}
+
 // openSegment opens a segment of an earlier process: nothing is appended to it.
 func openSegment(dir string, number uint64) (*segment, error) {
 	f, err := os.OpenFile(segmentName(dir, number), os.O_RDWR, 0)

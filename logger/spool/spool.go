@@ -109,7 +109,7 @@ func Open(opt Options) (*Queue, error) {
 	if q.log == nil {
 		q.log = slog.Default()
 	}
-	if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
+	if err := makeDir(opt.Dir); err != nil {
 		return nil, err
 	}
 	if err := os.Chmod(opt.Dir, 0o700); err != nil {
