@@ -11,7 +11,6 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
 	"reflect"
 	"sync"
@@ -266,6 +265,3 @@ type Failure struct {
 	Fix  string // what to do
 	Err  error
 }
-
-func (f *Failure) Error() string { return fmt.Sprintf("%s; %s", f.What, f.Fix) }
-func (f *Failure) Unwrap() error { return f.Err }

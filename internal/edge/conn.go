@@ -25,19 +25,6 @@ type ConnInfo struct {
 	ServerName string         // SNI; empty without
 }
 
-// InfoOf returns what the edge knows about a connection that it handed over,
-// for example in http.Server.ConnContext. It reports false for any other.
-func InfoOf(nc net.Conn) (ConnInfo, bool) {
-	if over, ok := nc.(interface{ NetConn() net.Conn }); ok {
-		nc = over.NetConn()
-	}
-	c, ok := nc.(*conn)
-	if !ok {
-		return ConnInfo{}, false
-	}
-	return c.info, true
-}
-
 // OnClose has f called once when a connection that the edge handed over is
 // closed, at once if it is already, and reports whether nc is such a connection;
 // f is not called if not. There is one f for each connection, the last one given.

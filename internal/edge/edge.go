@@ -170,9 +170,8 @@ func (l *Listener) Addr() net.Addr { return l.ln.Addr() }
 // fills Request.TLS all the same.
 //
 // The connections come without deadlines: the http.Server has to set
-// ReadHeaderTimeout and IdleTimeout. InfoOf in its ConnContext tells who is
-// there. When it should log what strangers do at Debug only, ErrorLog has to
-// say so.
+// ReadHeaderTimeout and IdleTimeout. When it should log what strangers do at
+// Debug only, ErrorLog has to say so.
 //
 // Closing it, as http.Server.Shutdown does, ends HTTP on this address and
 // leaves TURN running. When the Listener ends, its Accept returns net.ErrClosed.

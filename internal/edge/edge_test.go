@@ -78,7 +78,7 @@ func start(t *testing.T, ln net.Listener, change func(*Options)) *world {
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(discard.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			info, _ := InfoOf(c)
+			info, _ := infoOf(c)
 			return context.WithValue(ctx, infoKey{}, info)
 		},
 	}
@@ -251,7 +251,7 @@ func TestOneHTTPServerSpeaksEveryVersion(t *testing.T) {
 			t.Errorf("proto %q, want HTTP/2.0", got)
 		}
 		if got, want := res.Header.Get("X-Info-Remote"), res.Header.Get("X-Remote"); got != want || got == "" {
-			t.Errorf("InfoOf says client %q, net/http %q", got, want)
+			t.Errorf("the edge says client %q, net/http %q", got, want)
 		}
 	})
 	for name, protos := range map[string][]string{
@@ -634,4 +634,16 @@ func TestIPv4ClientOfADualStackListener(t *testing.T) {
 	if got := info.Local.Addr().String(); got != "127.0.0.1" {
 		t.Errorf("local address %s, want 127.0.0.1", got)
 	}
+}
+
+// infoOf returns what the edge knows about a connection that it handed over.
+func infoOf(nc net.Conn) (ConnInfo, bool) {
+	if over, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		nc = over.NetConn()
+	}
+	c, ok := nc.(*conn)
+	if !ok {
+		return ConnInfo{}, false
+	}
+	return c.info, true
 }

@@ -149,10 +149,8 @@ func validKeyID(s string) bool {
 	})
 }
 
-// CheckField checks a header field for requests to a hook: one that frames the
+// checkField checks a header field for requests to a hook: one that frames the
 // request, or that we write ourselves, is refused.
-func CheckField(name, value string) error { return checkField(name, value) }
-
 func checkField(name, value string) error {
 	key := textproto.CanonicalMIMEHeaderKey(name)
 	switch {

@@ -3,7 +3,6 @@ package turnprobe
 import (
 	"context"
 	"encoding/binary"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -96,16 +95,8 @@ func Loop(ctx context.Context, a, b *Client, atA, atB Allocation, n int, gap tim
 	return r, nil
 }
 
-// Reflect asks a STUN server over a socket of the caller which address it
-// comes from.
-func Reflect(ctx context.Context, conn *net.UDPConn, server netip.AddrPort) (netip.AddrPort, error) {
-	c := New(&toOne{conn, server}, false)
-	defer c.Close()
-	return c.Binding(ctx)
-}
-
-// ReflectRelayed is Reflect through the relay of an allocation, which needs the
-// permission for the server.
+// ReflectRelayed asks a STUN server through the relay of an allocation which
+// address its datagrams come from. It installs the permission for the server.
 func (c *Client) ReflectRelayed(ctx context.Context, server netip.AddrPort) (netip.AddrPort, error) {
 	if err := c.Permit(ctx, server); err != nil {
 		return netip.AddrPort{}, err
@@ -135,21 +126,4 @@ func (c *Client) ReflectRelayed(ctx context.Context, server netip.AddrPort) (net
 		cancel()
 	}
 	return netip.AddrPort{}, ErrSilence
-}
-
-// toOne makes a connection of an unconnected socket.
-type toOne struct {
-	*net.UDPConn
-	to netip.AddrPort
-}
-
-func (t *toOne) Write(b []byte) (int, error) { return t.WriteToUDPAddrPort(b, t.to) }
-
-func (t *toOne) Read(b []byte) (int, error) {
-	for {
-		n, from, err := t.ReadFromUDPAddrPort(b)
-		if err != nil || netip.AddrPortFrom(from.Addr().Unmap(), from.Port()) == t.to {
-			return n, err
-		}
-	}
 }
