@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -117,12 +116,13 @@ func (p *proxyServer) socksLogin(c net.Conn) error {
 	b := []byte{1, byte(len(p.user))}
 	b = append(b, p.user...)
 	b = append(b, byte(len(p.pass)))
-	if _, err := c.Write(append(b, p.pass...)); err != nil {
-		return err
-	}
 	var answer [2]byte
-	if _, err := io.ReadFull(c, answer[:]); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // RFC 1929: it must close then
+	_, err := c.Write(append(b, p.pass...))
+	if err == nil {
+		_, err = io.ReadFull(c, answer[:])
+	}
+	if err != nil {
+		if Classify(err) == CauseReset { // RFC 1929: it must close then
 			return p.refusal(CauseProxyAuth, false, "it ended the connection at the login: does it accept this user and password?")
 		}
 		return err
