@@ -35,6 +35,10 @@ func TestLogHoldsNoSecretAndNoControlByte(t *testing.T) {
 			for _, path := range []string{"/ws/", "/schedule/s1.rtc.test/", "/u/v2/ws", "/schedule/evil.test/", "/logger/", "/ws/%2e%2e/" + secret} {
 				requests = append(requests, "GET "+path+query+" HTTP/1.1\r\nHost: localhost\r\n"+fields+upgradeFields+"\r\n")
 			}
+			for _, wrong := range []string{"?userId=u;userSig=", "?userId=u%26userSig%3D", "%3fuserSig=", ";userSig=", "&userSig=", "%3BuserSig=", "?sdkAppId=1?userSig="} {
+				requests = append(requests, "GET /logger/a"+wrong+secret+" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+					"GET /ws/a"+wrong+secret+" HTTP/1.1\r\nHost: localhost\r\n"+upgradeFields+"\r\n")
+			}
 			for _, odd := range []string{"%0a", "%1b%5b2J", "%22", "%09", "%0d%0aX:y", `"`, "\x1b[2J", "\xff", "\t", "\x00"} {
 				requests = append(requests,
 					"GET /logger/a"+odd+"?"+odd+"&userSig="+secret+" HTTP/1.1\r\nHost: localhost\r\n\r\n",

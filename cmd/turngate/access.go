@@ -83,11 +83,11 @@ func about(r *http.Request) []slog.Attr {
 	}
 	attrs = append(attrs, slog.String("host", shown(r.Host)), slog.String("method", shown(r.Method)))
 	if path, query, err := proxy.SplitTarget(proxy.RawTarget(r)); err == nil {
-		attrs = append(attrs, slog.String("path", shown(path)))
+		attrs = append(attrs, slog.String("path", shown(first(path))))
 		var params []any
 		for _, name := range shownParameters {
 			if value, n := proxy.QueryValue(query, name); n > 0 {
-				params = append(params, slog.String(name, shown(value)))
+				params = append(params, slog.String(name, shown(first(value))))
 			}
 		}
 		attrs = append(attrs, slog.Group("query", params...)) // none is no group
@@ -98,6 +98,21 @@ func about(r *http.Request) []slog.Attr {
 		}
 	}
 	return attrs
+}
+
+// first is a path or a value up to where, by a mistake in its encoding or for a server with
+// other separators, further parameters could follow.
+func first(s string) string {
+	end := len(s)
+	for _, mark := range []string{"?", "&", ";", "%3f", "%3F", "%26", "%3b", "%3B"} {
+		if i := strings.Index(s[:end], mark); i >= 0 {
+			end = i
+		}
+	}
+	if end < len(s) {
+		return s[:end] + "..."
+	}
+	return s
 }
 
 // shownLength is how much of one value a line shows.

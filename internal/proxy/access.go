@@ -114,28 +114,40 @@ func splitOrigin(s string) (scheme, host, port string, ok bool) {
 
 // QueryValue returns the value of a parameter of a raw query (with or without
 // its question mark), decoded. Names are compared decoded and without case, since
-// we do not know which spelling the upstream looks for; n is how many there are.
+// we do not know which spelling the upstream looks for; n is how many there are, those
+// counted that a server finds that takes ";" for a separator too.
 // A caller that decides by the value refuses n > 1: the upstream might read another one.
 func QueryValue(query, name string) (value string, n int) {
 	query = strings.TrimPrefix(query, "?")
 	for query != "" {
 		var pair string
 		pair, query, _ = strings.Cut(query, "&")
-		k, v, _ := strings.Cut(pair, "=")
-		if k2, err := url.QueryUnescape(k); err == nil {
-			k = k2
-		}
-		if !strings.EqualFold(strings.TrimSpace(k), name) {
-			continue
-		}
-		if n++; n == 1 {
-			if v2, err := url.QueryUnescape(v); err == nil {
-				v = v2
+		for more := true; more; {
+			v, ok := parameter(pair, name)
+			if ok {
+				if n++; n == 1 {
+					value = v
+				}
 			}
-			value = v
+			_, pair, more = strings.Cut(pair, ";")
 		}
 	}
 	return value, n
+}
+
+// parameter returns the decoded value of a pair, if it has this name.
+func parameter(pair, name string) (value string, ok bool) {
+	k, v, _ := strings.Cut(pair, "=")
+	if decoded, err := url.QueryUnescape(k); err == nil {
+		k = decoded
+	}
+	if !strings.EqualFold(strings.TrimSpace(k), name) {
+		return "", false
+	}
+	if decoded, err := url.QueryUnescape(v); err == nil {
+		v = decoded
+	}
+	return v, true
 }
 
 // AppIDs is an allow-list of sdkAppId values. The zero value allows everything.
