@@ -279,13 +279,13 @@ func (c *tlsConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// addrPort returns a as a value, IPv4-mapped addresses as IPv4, and the zero
-// value for what is no TCP address.
+// addrPort returns a as a value, IPv4-mapped addresses as IPv4, without a zone,
+// which no prefix holds, and the zero value for what is no TCP address.
 func addrPort(a net.Addr) netip.AddrPort {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {
 		return netip.AddrPort{}
 	}
 	ap := tcp.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
 }

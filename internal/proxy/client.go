@@ -23,13 +23,14 @@ func (t Trust) Contains(a netip.Addr) bool {
 
 // Peer returns the address of the TCP peer of a request, as the listener set it
 // (behind the PROXY protocol that is the announced source). It is the zero
-// AddrPort when RemoteAddr is no IP address.
+// AddrPort when RemoteAddr is no IP address. A zone is left out: prefixes hold none, and
+// nobody else understands ours.
 func Peer(r *http.Request) netip.AddrPort {
 	ap, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return netip.AddrPort{}
 	}
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
 }
 
 // Client returns the address of the client: the peer, or, when the peer is a

@@ -27,6 +27,7 @@ func TestClient(t *testing.T) {
 		{"a chain of trusted proxies only: the left-most", "10.1.1.1:1", []string{"10.3.3.3, 10.2.2.2"}, "10.3.3.3"},
 		{"ports and brackets are read", "10.1.1.1:1", []string{"[2001:db8::7]:443, [fd00::1], 10.2.2.2:99"}, "2001:db8::7"},
 		{"a mapped address is the IPv4 one", "[::ffff:10.1.1.1]:1", []string{"::ffff:198.51.100.7"}, "198.51.100.7"},
+		{"the zone of a peer is this host's matter", "[fe80::1%eth0]:1", nil, "fe80::1"},
 		{"a zone is no address", "10.1.1.1:1", []string{"fe80::1%eth0"}, "10.1.1.1"},
 		{"no header: the peer", "10.1.1.1:1", nil, "10.1.1.1"},
 		{"an empty header: the peer", "10.1.1.1:1", []string{""}, "10.1.1.1"},
@@ -39,6 +40,20 @@ func TestClient(t *testing.T) {
 				t.Errorf("client %s, want %s", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestAPeerWithAZoneCanBeTrusted(t *testing.T) {
+	r := httptest.NewRequest("GET", "/", nil)
+	r.RemoteAddr = "[fe80::1%eth0]:1"
+	r.Header.Set("X-Forwarded-For", "198.51.100.7")
+	link := Trust{netip.MustParsePrefix("fe80::/10")}
+	if got := link.Client(r); got != netip.MustParseAddr("198.51.100.7") {
+		t.Errorf("client %v, want the one that the trusted peer names", got)
+	}
+	policy := HeaderPolicy{Trust: link}
+	if got, want := policy.Request(r).Get("X-Forwarded-For"), "198.51.100.7, fe80::1"; got != want {
+		t.Errorf("X-Forwarded-For %q, want %q", got, want)
 	}
 }
 
@@ -223,6 +238,11 @@ func TestAppID(t *testing.T) {
 		{"random=1&sdkappid=37", 37, true},
 		{"?sdkAppId=1&sdkappid=2", 1, false},
 		{"?sdkAppId=1&%73dkAppId=2", 1, false},
+		{"?x=1;sdkAppId=2&sdkAppId=1", 2, false},
+		{"?sdkAppId=1&x=y;z;%73dkAppId=2", 1, false},
+		{"?sdkAppId=1;x=y", 0, false},
+		{"?x=1;sdkAppId=2", 2, true},
+		{"?sdkAppId=1&userSig=a;b;&;", 1, true},
 		{"?sdkAppId=1x", 0, false},
 		{"?sdkAppId=", 0, false},
 		{"?a=b", 0, true},
