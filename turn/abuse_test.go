@@ -31,21 +31,7 @@ import (
 // freeForBoth returns a loopback address whose port is free for UDP and TCP.
 func freeForBoth(t testing.TB) netip.AddrPort {
 	t.Helper()
-	for range 50 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr := l.Addr().(*net.TCPAddr).AddrPort()
-		u, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
-		l.Close()
-		if err == nil {
-			u.Close()
-			return addr
-		}
-	}
-	t.Fatal("no port is free for both UDP and TCP")
-	return netip.AddrPort{}
+	return netip.AddrPortFrom(loopback, testnet.FreePort(t))
 }
 
 // serves checks that the server still does its work: a new client over UDP and

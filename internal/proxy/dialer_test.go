@@ -88,13 +88,9 @@ func TestDialerNamesTheCause(t *testing.T) {
 	silent := testnet.RawUpstream(t, nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	hangup := testnet.RawUpstream(t, nil, func(c net.Conn) {})
 	plain := testnet.RawUpstream(t, nil, func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") })
-	opt := DialOptions{TLS: 50 * time.Millisecond, Lookup: func(context.Context, string) ([]netip.Addr, error) {
+	opt := DialOptions{Lookup: func(context.Context, string) ([]netip.Addr, error) {
 		return nil, &net.DNSError{Err: "no such host", Name: "gone.example.com", IsNotFound: true}
 	}, Resolve: map[string]string{"closed.example.com": closed, "silent.example.com": silent.Addr, "hangup.example.com": hangup.Addr, "plain.example.com": plain.Addr}}
-	d, err := NewDialer(opt)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, tt := range []struct {
 		host  string
 		phase string
@@ -106,7 +102,14 @@ func TestDialerNamesTheCause(t *testing.T) {
 		{"hangup.example.com", "tls", CauseReset},
 		{"plain.example.com", "tls", CauseTLS},
 	} {
-		_, err := connect(t, d, mustUpstream(t, "https://"+tt.host))
+		if opt.TLS = time.Minute; tt.cause == CauseTimeout {
+			opt.TLS = 50 * time.Millisecond
+		}
+		d, err := NewDialer(opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = connect(t, d, mustUpstream(t, "https://"+tt.host))
 		var own *Error
 		if !errors.As(err, &own) || own.Cause != tt.cause || own.Phase != tt.phase {
 			t.Errorf("%s: error %v (%+v), want %s in phase %s", tt.host, err, own, tt.cause, tt.phase)

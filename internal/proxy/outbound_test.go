@@ -228,8 +228,12 @@ func TestProxyErrorsNameCauseAndRemedy(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
+			patience := time.Minute
+			if tc.cause == CauseTimeout {
+				patience = 300 * time.Millisecond
+			}
 			d := mustDialer(t, DialOptions{
-				Dial: 300 * time.Millisecond, TLS: 300 * time.Millisecond,
+				Dial: patience, TLS: patience,
 				Proxy: mustOutbound(t, tc.url),
 				Lookup: func(_ context.Context, host string) ([]netip.Addr, error) {
 					return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
@@ -476,12 +480,7 @@ func TestRealProxies(t *testing.T) {
 
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", testnet.FreePort(t))
 }
 
 // run starts a program that ends with the test, and waits until it listens.
@@ -497,7 +496,7 @@ func run(t *testing.T, addr, program string, args ...string) {
 		_ = cmd.Process.Kill()
 		<-exited
 	})
-	for range 500 {
+	for range 6000 {
 		c, err := net.Dial("tcp", addr)
 		if err == nil {
 			c.Close()

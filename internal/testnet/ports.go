@@ -1,9 +1,11 @@
 package testnet
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
 	"strconv"
 	"testing"
 
@@ -33,11 +35,15 @@ func ClosedAddress(t testing.TB) string {
 }
 
 // FreePort returns a port that is free for UDP and TCP on loopback, for a server that must be told
-// its port. It is below the ephemeral ports, so that no connection takes it before the server does.
+// its port. It is below the ephemeral ports, so that no connection takes it before the server does,
+// and until the test ends no other test is given it, in this process or another.
 func FreePort(t testing.TB) uint16 {
 	t.Helper()
 	for range 100 {
 		port := 10000 + rand.N(10000)
+		if !reserve(t, port) {
+			continue
+		}
 		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
@@ -53,4 +59,17 @@ func FreePort(t testing.TB) uint16 {
 	}
 	t.Fatal("no free port")
 	return 0
+}
+
+// reserve takes a port among tests, by an abstract socket, which goes with its process.
+func reserve(t testing.TB, port int) bool {
+	if runtime.GOOS != "linux" {
+		return true
+	}
+	l, err := net.Listen("unix", fmt.Sprintf("@turngate-test-port-%d", port))
+	if err != nil {
+		return false
+	}
+	t.Cleanup(func() { l.Close() })
+	return true
 }

@@ -72,19 +72,5 @@ func StartCoturn(tb testing.TB, certPEM, keyPEM []byte) Coturn {
 // does not do.
 func FreePort(tb testing.TB) netip.AddrPort {
 	tb.Helper()
-	for range 20 {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			tb.Fatal(err)
-		}
-		addr := ln.Addr().(*net.TCPAddr).AddrPort()
-		udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
-		ln.Close()
-		if err == nil {
-			udp.Close()
-			return addr
-		}
-	}
-	tb.Fatal("no port is free for TCP and UDP")
-	return netip.AddrPort{}
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), testnet.FreePort(tb))
 }
