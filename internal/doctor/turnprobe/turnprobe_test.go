@@ -3,6 +3,7 @@ package turnprobe
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/turngate/turngate/internal/testnet/turnclient"
+
+	"github.com/turngate/turngate/internal/testnet"
 )
 
 // What is built is what an independent client reads, and the other way round.
@@ -44,11 +47,7 @@ func TestMessagesAreThoseOfTheRFC(t *testing.T) {
 }
 
 func TestWhatAnswersWrongly(t *testing.T) {
-	closed, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
+	closed := fmt.Sprintf("127.0.0.1:%d", testnet.FreePort(t))
 	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -73,12 +72,12 @@ func TestWhatAnswersWrongly(t *testing.T) {
 		name, network, addr string
 		is                  func(error) bool
 	}{
-		{"a closed UDP port", "udp", closed.LocalAddr().String(), func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }},
+		{"a closed UDP port", "udp", closed, func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }},
 		{"a UDP port that drops", "udp", silent.LocalAddr().String(), func(err error) bool { return errors.Is(err, ErrSilence) }},
 		{"a server of another protocol", "tcp", web.Addr().String(), func(err error) bool { return err != nil && !errors.Is(err, ErrSilence) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			c, err := Dial(ctx, tt.network, tt.addr, nil)
 			if err == nil {
