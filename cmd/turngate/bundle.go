@@ -59,15 +59,11 @@ of clients are.`,
 			return err
 		}
 		file = cmp.Or(file, "turngate-bundle-"+b.at.UTC().Format("20060102-150405")+".tar.gz")
-		f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		err = writeNew(file, 0o600, func(w io.Writer) error { _, err := w.Write(data); return err })
 		if errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("%s exists already and is left as it is; name another with -o", file)
 		}
 		if err != nil {
-			return err
-		}
-		_, err = f.Write(data)
-		if err = errors.Join(err, f.Close()); err != nil {
 			return err
 		}
 		fmt.Fprintf(s.out, "%s: %d files, no password, key or token in them\n", file, len(b.files))

@@ -133,7 +133,11 @@ code.`,
 		if err != nil {
 			return unknown(err)
 		}
-		return o.write(s, report)
+		var exit exitError
+		if err = o.write(s, report); err != nil && !errors.As(err, &exit) {
+			return unknown(err) // nobody has read the report
+		}
+		return err
 	}
 	return cmd
 }

@@ -269,6 +269,9 @@ func TestCheckAsMonitoringReadsIt(t *testing.T) {
 			t.Errorf("check %v: exit code %d and %q, want 3 and nothing", wrong, code, out.String())
 		}
 	}
+	if code := run([]string{"check", "--config", g.file(), "--ca", g.certFile(), "--json"}, nil, fullDisk{}, io.Discard); code != 3 {
+		t.Errorf("a report that cannot be written: exit code %d, want 3", code)
+	}
 	if code := run([]string{"check", "--nagios", "--timeout", "0s"}, nil, &out, io.Discard); code != 3 || !strings.HasPrefix(out.String(), "TURNGATE UNKNOWN - --timeout 0s") {
 		t.Errorf("a check that cannot be made: exit code %d and %q, want 3 and UNKNOWN", code, out.String())
 	}

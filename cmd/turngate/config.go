@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -213,13 +214,23 @@ func writeConfig(path string, data []byte, force bool) error {
 	if force {
 		return pki.WriteSecret(path, data)
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	err := writeNew(path, 0o600, func(w io.Writer) error { _, err := w.Write(data); return err })
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%s exists already and is left as it is; --force overwrites it", path)
 	}
+	return err
+}
+
+// writeNew makes a file that must not exist yet. One that cannot be written to its
+// end, on a full disk for example, is taken away: the next try is not to find
+// half of it.
+func writeNew(path string, mode os.FileMode, write func(io.Writer) error) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Close())
+	if err := errors.Join(write(f), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
 }

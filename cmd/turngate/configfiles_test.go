@@ -2,10 +2,14 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/turngate/turngate/internal/pki"
@@ -73,5 +77,30 @@ func TestConfigCheckSaysWhyACertificateCannotBeServed(t *testing.T) {
 				t.Errorf("exit code %d, want 1 and %q with %q:\n%s", code, c.want, c.fix, out.String())
 			}
 		})
+	}
+}
+
+// fullDisk is where nothing can be written to.
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+func TestAFileThatCannotBeWrittenToItsEndIsTakenAway(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "turngate.toml")
+	err := writeNew(path, 0o600, func(w io.Writer) error {
+		_, err := io.WriteString(w, "half of it")
+		return errors.Join(err, syscall.ENOSPC)
+	})
+	if _, missing := os.Stat(path); !errors.Is(err, syscall.ENOSPC) || !errors.Is(missing, fs.ErrNotExist) {
+		t.Errorf("error %v, file %v; want ENOSPC and no file", err, missing)
+	}
+	if err := writeConfig(path, []byte("all of it"), false); err != nil {
+		t.Errorf("the next try: %v", err)
+	}
+	if err := writeConfig(path, []byte("another"), false); err == nil {
+		t.Error("a file that exists was overwritten")
+	}
+	if got, err := os.ReadFile(path); string(got) != "all of it" {
+		t.Errorf("got %q, %v", got, err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -304,7 +305,11 @@ that prints well. Nothing in it is secret.`,
 				_, err := io.WriteString(s.out, text.String())
 				return err
 			}
-			return os.WriteFile(file, []byte(text.String()), 0o644)
+			err = writeNew(file, 0o644, func(w io.Writer) error { _, err := io.WriteString(w, text.String()); return err })
+			if errors.Is(err, fs.ErrExist) {
+				err = os.WriteFile(file, []byte(text.String()), 0o644)
+			}
+			return err
 		},
 	}
 	configFlag(cmd)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -159,6 +160,28 @@ one; 1: not set up, and nothing is changed; 2: a command line that makes no sens
 	return cmd
 }
 
+// nameLike tells a name from what else is pasted in its place; the configuration
+// is checked in full later.
+func nameLike(s string) bool {
+	return strings.Contains(s, ".") && !strings.ContainsFunc(s, func(r rune) bool {
+		return r <= ' ' || r > '~' || strings.ContainsRune("/:?#@*_'\"\\[]%", r)
+	})
+}
+
+// hostIn is the host of a URL, or of HOST:PORT.
+func hostIn(s string) string {
+	if _, rest, ok := strings.Cut(s, "://"); ok {
+		s = rest
+	}
+	if i := strings.IndexAny(s, "/?#"); i >= 0 {
+		s = s[:i]
+	}
+	if host, _, err := net.SplitHostPort(s); err == nil {
+		s = host
+	}
+	return strings.TrimSuffix(s, ".")
+}
+
 // arguments makes sense of a command line.
 func (o *setupOptions) arguments(args []string) error {
 	if o.undo {
@@ -168,15 +191,27 @@ func (o *setupOptions) arguments(args []string) error {
 		return nil
 	}
 	if len(args) > 0 {
+		if args[0] == "" {
+			return errors.New("DOMAIN is empty; leave it out if clients use the address")
+		}
 		o.Domain = strings.ToLower(strings.TrimSuffix(args[0], "."))
 	}
-	if addr, err := netip.ParseAddr(o.Domain); err == nil {
+	if addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(o.Domain, "["), "]")); err == nil {
+		if addr.Zone() != "" {
+			return fmt.Errorf("%q counts on one link of this host only; name an address that clients reach", addr)
+		}
 		if len(o.ExternalIP) > 0 {
 			return fmt.Errorf("%s is an address, and --external-ip names one too: say one of them", addr)
 		}
 		o.Domain, o.ExternalIP = "", []string{addr.String()}
 	}
-	if strings.ContainsAny(o.Domain, "/:?#@*_ '\"\\") || o.Domain != "" && !strings.Contains(o.Domain, ".") {
+	if o.Domain != "" && !nameLike(o.Domain) {
+		if host := hostIn(o.Domain); host != o.Domain && nameLike(host) {
+			return fmt.Errorf("%q is not a name like proxy.example.com; write %s, and a port with --port", o.Domain, host)
+		}
+		if strings.ContainsFunc(o.Domain, func(r rune) bool { return r > 0x7f }) {
+			return fmt.Errorf("%q is not a name like proxy.example.com; write it as DNS has it, xn--...", o.Domain)
+		}
 		return fmt.Errorf("%q is not a name like proxy.example.com", o.Domain)
 	}
 	layout, known := map[string]string{"": "", "external": config.External, "2-a": config.External, "a": config.External,

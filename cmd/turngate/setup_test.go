@@ -617,6 +617,19 @@ func TestSetupArguments(t *testing.T) {
 			t.Errorf("%q: %v", tc.args, err)
 		}
 	}
+	for domain, want := range map[string]string{
+		"https://Proxy.example.com:8443/ws?x": "write proxy.example.com, and a port with --port",
+		"proxy.example.com:443":               "write proxy.example.com, and a port with --port",
+		"wss://proxy/":                        "is not a name like",
+		"m\u00fcnchen.example":                "xn--",
+		"fe80::1%eth0":                        "one link of this host",
+		"":                                    "DOMAIN is empty",
+		"[2001:db8::7]":                       "",
+	} {
+		if _, err := setupFlags([]string{domain}); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %q", domain, err, want)
+		}
+	}
 	var out, errs bytes.Buffer
 	for args, want := range map[string]int{"setup a.example b.example": 2, "setup proxy": 2, "setup --layout moon x.example": 2, "setup --port x x.example": 2} {
 		if code := run(strings.Fields(args), strings.NewReader(""), &out, &errs); code != want {

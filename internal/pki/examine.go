@@ -85,8 +85,8 @@ func (e *examination) leaf(certs []*x509.Certificate, keys []crypto.Signer, want
 	case i < 0:
 		e.err("ask for the certificate of "+want.String(), "there are certificates of authorities only, and none of a server")
 	default:
-		e.err(`send the CA what "turngate cert csr" prints now, or name the key with --key`,
-			"the certificate for %s does not match the key of the request made here: it was issued for another one", strings.Join(namesOf(certs[i]), ", "))
+		e.err(`name the key that it was issued for with --key, or send the CA what "turngate cert csr" prints now`,
+			"the certificate for %s does not match the key: it was issued for another one", strings.Join(namesOf(certs[i]), ", "))
 	}
 	return nil, nil
 }
