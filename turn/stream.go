@@ -44,9 +44,6 @@ func (s *Server) ServeConn(conn net.Conn, transport Transport) {
 		tuple: fiveTuple{transport: transport, client: addrPort(conn.RemoteAddr()), server: addrPort(conn.LocalAddr())},
 		out:   relay.NewStream(conn, set.Egress),
 	}
-	if transport == TLS {
-		st.out.Apart()
-	}
 	st.prove()
 	if !s.addStream(st) {
 		conn.Close()

@@ -34,7 +34,7 @@ func (l StreamLimits) orDefault() StreamLimits {
 	return l
 }
 
-// maxWrite is the largest single write: one TLS record.
+// maxWrite is the largest single write.
 const maxWrite = 16 << 10
 
 // Stream is the Egress of a TCP or TLS client. Send never waits for the
@@ -43,7 +43,7 @@ const maxWrite = 16 << 10
 type Stream struct {
 	conn   net.Conn
 	limits StreamLimits
-	apart  bool // fixed before the first frame
+	cork   *cork // below TLS; nil: frames need not stay apart
 	drops  atomic.Uint64
 
 	mu      sync.Mutex
@@ -63,18 +63,13 @@ type queued struct {
 	since time.Time
 }
 
-// NewStream queues frames for conn. The caller keeps conn and closes the
-// Stream before it; the Stream closes conn itself when the client stalls.
+// NewStream queues frames for conn, which nobody reads or writes yet. The caller keeps conn and
+// closes the Stream before it; the Stream closes conn itself when the client stalls. Over TLS each
+// frame is a record of its own.
 func NewStream(conn net.Conn, limits StreamLimits) *Stream {
 	boundUnsent(conn, maxUnsent)
-	return &Stream{conn: conn, limits: limits.orDefault()}
+	return &Stream{conn: conn, limits: limits.orDefault(), cork: corkBelow(conn)}
 }
-
-// Apart makes each frame a write, and so a TLS record, of its own, as long as no more waits
-// than one write carries. There are clients that take a record for a message (coturn's
-// turnutils_uclient), and they must not lose what came while the host was busy. It is called
-// before anything is sent.
-func (s *Stream) Apart() { s.apart = true }
 
 // Drops returns how many media frames were dropped.
 func (s *Stream) Drops() uint64 { return s.drops.Load() }
@@ -139,18 +134,18 @@ func (s *Stream) release(q queued) {
 // write sends until the queue is empty. It runs only while there is something
 // to send, so that an idle client costs no goroutine.
 func (s *Stream) write() {
-	var buf []byte
+	var p parcel
 	for {
 		s.mu.Lock()
-		buf = s.take(buf[:0])
-		if len(buf) == 0 || s.closed {
+		s.take(&p)
+		if len(p.buf) == 0 || s.closed {
 			s.writing = false
 			s.mu.Unlock()
 			return
 		}
 		s.mu.Unlock()
 		_ = s.conn.SetWriteDeadline(time.Now().Add(s.limits.Stall))
-		if _, err := s.conn.Write(buf); err != nil {
+		if err := s.send(&p); err != nil {
 			s.conn.Close() // the reader of the connection notices
 			s.mu.Lock()
 			s.closed, s.writing = true, false
@@ -160,32 +155,54 @@ func (s *Stream) write() {
 	}
 }
 
-// take moves as many frames to buf as one write carries. s.mu is held.
-func (s *Stream) take(buf []byte) []byte {
-	most := maxWrite
-	if s.apart && s.bytes <= maxWrite {
-		most = 1 // the first one always goes
+// parcel is what is written at once.
+type parcel struct {
+	buf     []byte // frames, one behind the other
+	ends    []int  // of each in buf
+	records []byte // of TLS
+}
+
+func (s *Stream) send(p *parcel) (err error) {
+	if s.cork == nil {
+		_, err = s.conn.Write(p.buf)
+		return err
 	}
-	n := 0
-	for ; n < len(s.answers) && (len(buf) == 0 || len(buf)+len(*s.answers[n].frame) <= most); n++ {
-		buf = append(buf, *s.answers[n].frame...)
-		s.release(s.answers[n])
+	s.cork.hold(p.records)
+	begin := 0
+	for _, end := range p.ends {
+		if _, err := s.conn.Write(p.buf[begin:end]); err != nil {
+			return err
+		}
+		begin = end
 	}
-	s.answers = slices.Delete(s.answers, 0, n)
+	p.records, err = s.cork.release()
+	return err
+}
+
+// take moves as many frames to p as one write carries. s.mu is held.
+func (s *Stream) take(p *parcel) {
+	p.buf, p.ends = p.buf[:0], p.ends[:0]
+	s.answers = s.move(p, s.answers)
 
 	tooOld := time.Now().Add(-s.limits.Age)
-	n = 0
+	n := 0
 	for n < len(s.media) && s.media[n].since.Before(tooOld) {
 		s.release(s.media[n])
 		n++
 	}
 	s.dropped(n)
-	for n = 0; n < len(s.media) && (len(buf) == 0 || len(buf)+len(*s.media[n].frame) <= most); n++ {
-		buf = append(buf, *s.media[n].frame...)
-		s.release(s.media[n])
+	s.media = s.move(p, s.media)
+}
+
+// move moves what fits from the head of a queue to p. s.mu is held.
+func (s *Stream) move(p *parcel, queue []queued) []queued {
+	n := 0
+	for ; n < len(queue) && (len(p.buf) == 0 || len(p.buf)+len(*queue[n].frame) <= maxWrite); n++ {
+		p.buf = append(p.buf, *queue[n].frame...)
+		p.ends = append(p.ends, len(p.buf))
+		s.release(queue[n])
 	}
-	s.media = slices.Delete(s.media, 0, n)
-	return buf
+	return slices.Delete(queue, 0, n)
 }
 
 // Close drops what waits and returns when the writer has ended. The

@@ -29,49 +29,6 @@ func TestStreamPadsAndKeepsOrder(t *testing.T) {
 	}
 }
 
-// A client that takes each TLS record for a message loses nothing of what waited, and one that is
-// far behind gets full records.
-func TestStreamSendsFramesApart(t *testing.T) {
-	for _, tt := range []struct {
-		name   string
-		apart  bool
-		frames int
-		writes int // of what waited behind the first one
-	}{
-		{"apart", true, 20, 20},
-		{"apart, with more than a record waiting", true, 170, 10}, // two of 81 frames, then the rest
-		{"together", false, 20, 1},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				client, server := net.Pipe()
-				s := NewStream(server, StreamLimits{})
-				if tt.apart {
-					s.Apart()
-				}
-				defer func() { client.Close(); s.Close() }()
-				buf := make([]byte, 2*maxWrite)
-				s.Send([]Frame{media(196, 'x')})
-				synctest.Wait() // the first frame is being written
-				for range tt.frames {
-					s.Send([]Frame{media(196, 'm')})
-				}
-				writes, got := 0, 0
-				for want := (tt.frames + 1) * 200; got < want; writes++ {
-					n, err := client.Read(buf)
-					if err != nil {
-						t.Fatal(err)
-					}
-					got += n
-				}
-				if writes-1 != tt.writes {
-					t.Errorf("%d writes, want %d", writes-1, tt.writes)
-				}
-			})
-		})
-	}
-}
-
 func TestStreamOfASlowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
