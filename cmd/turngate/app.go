@@ -271,11 +271,19 @@ func (a *app) drain(now <-chan struct{}) {
 	a.draining.Store(true)
 	a.log.Info("draining", "sessions", a.webSockets(), "allocations", a.turn.Allocations(), "limit", limit)
 	notify(admin.NotifyStopping("draining", limit), a.log)
-	fresh, cancel := context.WithTimeout(context.Background(), limit)
+	ended, end := context.WithCancel(context.Background())
+	defer end()
+	go func() { // ends with the drain
+		select {
+		case <-now:
+			end()
+		case <-ended.Done():
+		}
+	}()
+	fresh, cancel := context.WithTimeout(ended, limit)
 	defer cancel()
 	a.drains.begin(max(websockets, allocations), cancel)
 	var wg sync.WaitGroup
-	finished := make(chan struct{})
 	wg.Go(func() {
 		if err := a.signaling.Drain(fresh, websockets); err != nil {
 			a.log.Warn("signaling sessions were cut", "err", err)
@@ -293,17 +301,9 @@ func (a *app) drain(now <-chan struct{}) {
 			a.log.Warn("allocations were cut at the drain limit", "allocations", left)
 		}
 	})
-	go func() {
-		select {
-		case <-now:
-			cancel()
-		case <-finished:
-		}
-	}()
 	wg.Wait()
-	close(finished)
 	// Requests under way get a moment; upgraded connections are gone.
-	last, cancelLast := context.WithTimeout(context.Background(), 5*time.Second)
+	last, cancelLast := context.WithTimeout(ended, 5*time.Second)
 	defer cancelLast()
 	_ = a.http.Shutdown(last)
 }
