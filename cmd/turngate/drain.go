@@ -142,6 +142,8 @@ func waitForDrain(ctx context.Context, io streams, client *admin.Client) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.Is(err, context.DeadlineExceeded): // it hangs, which is not that it has stopped
+			return err
 		case err != nil: // the socket goes last
 			fmt.Fprintf(io.out, "stopped; %d WebSockets and %d allocations were left\n", last.WebSockets, last.Allocations)
 			return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"syscall"
@@ -232,7 +233,11 @@ func (a *app) swapSides(p *plan, next map[string]*sideListener) {
 // serveSide serves a plain HTTP listener once the app runs.
 func (a *app) serveSide(l *sideListener) {
 	if a.ctx != nil {
-		a.wg.Go(func() { _ = l.server.Serve(l) })
+		a.wg.Go(func() {
+			if err := l.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				a.log.Error("listener ended", "listen", l.Addr(), "err", err)
+			}
+		})
 	}
 }
 
