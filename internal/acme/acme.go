@@ -263,5 +263,4 @@ func (m *Manager) update(name string, change func(*State)) {
 type Failure struct {
 	What string // in the CA's words where it said something
 	Fix  string // what to do
-	Err  error
 }

@@ -18,7 +18,7 @@ import (
 
 // explain says in an operator's words why an order failed and what to do.
 func explain(name string, o Order, err error) *Failure {
-	f := &Failure{What: err.Error(), Err: err}
+	f := &Failure{What: err.Error()}
 	var problem acme.Problem
 	if errors.As(err, &problem) {
 		f.What, f.Fix = problemText(problem), problemFix(name, o, problem)

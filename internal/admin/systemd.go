@@ -35,9 +35,6 @@ func NotifyStopping(status string, patience time.Duration) error {
 	return notify(lines...)
 }
 
-// NotifyStatus changes the status text alone.
-func NotifyStatus(status string) error { return notify(statusLine(status)) }
-
 func notify(lines ...string) error {
 	_, err := daemon.SdNotify(false, strings.Join(lines, "\n"))
 	return err

@@ -45,7 +45,6 @@ func TestNotify(t *testing.T) {
 		{"ready", func() error { return NotifyReady("serving\n443") }, "READY=1\nSTATUS=serving 443"},
 		{"stopping", func() error { return NotifyStopping("draining", time.Minute) }, "STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC=60000000"},
 		{"stopping at once", func() error { return NotifyStopping("bye", 0) }, "STOPPING=1\nSTATUS=bye"},
-		{"status", func() error { return NotifyStatus("3 calls") }, "STATUS=3 calls"},
 	} {
 		if err := c.send(); err != nil {
 			t.Errorf("%s: %v", c.name, err)
@@ -103,10 +102,10 @@ func TestWatchdogLivesAsLongAsWeAreHealthy(t *testing.T) {
 	}
 	sick.Store(true)
 	<-asked
-	NotifyStatus("sick")
+	_ = notify(statusLine("sick"))
 	<-asked
 	<-asked // a whole round has passed since
-	NotifyStatus("end")
+	_ = notify(statusLine("end"))
 	cancel()
 	if err := <-ended; err != nil {
 		t.Errorf("Watchdog returned %v, want nil", err)

@@ -14,7 +14,7 @@ type Path struct {
 }
 
 // Table finds the relay of a UDP client. It is safe for concurrent use, and
-// finding takes no lock.
+// finding one takes no lock; that there is none is seen with its shard's.
 type Table struct {
 	shards [shards]shard
 	strays atomic.Uint64
