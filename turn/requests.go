@@ -94,12 +94,13 @@ func (s *Server) handleRefresh(r *request) {
 
 // giveUp ends legs of an allocation as their client wants it. What they held is
 // free when the client hears of it, so that it may ask for as much elsewhere at
-// once. On a listener that goes with its last allocation the answer is first.
+// once. On a listener that goes with its last allocation, as all do in a drain, the
+// answer is first.
 func (s *Server) giveUp(r *request, ses *session, legs []*leg) {
 	b := wire.NewBuilder(wire.Refresh, wire.Success, r.msg.ID)
 	b.AddUint32(wire.Lifetime, 0)
 	s.mu.Lock()
-	stays := r.from.accepting()
+	stays := r.from.accepting() && !s.draining.Load()
 	s.mu.Unlock()
 	if !stays {
 		s.finish(r, b, 0)
