@@ -210,7 +210,7 @@ func (o *setupOptions) arguments(args []string) error {
 			return fmt.Errorf("%q is not a name like proxy.example.com; write %s, and a port with --port", o.Domain, host)
 		}
 		if strings.ContainsFunc(o.Domain, func(r rune) bool { return r > 0x7f }) {
-			return fmt.Errorf("%q is not a name like proxy.example.com; write it as DNS has it, xn--...", o.Domain)
+			return fmt.Errorf("%q is not a name like proxy.example.com; write xn--... for it, as DNS has it", o.Domain)
 		}
 		return fmt.Errorf("%q is not a name like proxy.example.com", o.Domain)
 	}
