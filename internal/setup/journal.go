@@ -1,7 +1,6 @@
 package setup
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -69,11 +68,9 @@ func OpenJournal(host Host, dir string, undo map[string]Undo) (*Journal, error) 
 		j.Close()
 		return nil, err
 	}
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	lines.Buffer(nil, 64<<20)
-	for lines.Scan() {
+	for line := range bytes.Lines(data) {
 		var e entry
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+		if err := json.Unmarshal(line, &e); err != nil {
 			// The last line of a run that lost power: its change was not begun.
 			if err := j.drop(len(j.entries)); err != nil {
 				j.Close()

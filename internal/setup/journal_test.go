@@ -152,6 +152,27 @@ func TestUndoLeavesTheTreeAsItWas(t *testing.T) {
 	}
 }
 
+func TestUndoPutsALinkBackThatLeadsElsewhere(t *testing.T) {
+	h := root(t)
+	link := h.Path("/etc/app/current")
+	if err := os.Symlink("old", link); err != nil {
+		t.Fatal(err)
+	}
+	j, err := OpenJournal(h, journalDir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	for _, err := range []error{j.Begin("a run"), j.SavePath("/etc/app/current"), os.Remove(link), os.Symlink("new", link), j.Done(), j.UndoAll(t.Context())} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.Readlink(link); err != nil || got != "old" {
+		t.Errorf("the link leads to %q (%v), want old", got, err)
+	}
+}
+
 func TestARunThatChangesNothingLeavesNothing(t *testing.T) {
 	h := root(t)
 	write(t, h, "/etc/app/conf", "same", 0o640)

@@ -267,6 +267,9 @@ func (j *Journal) restore(name string, n node) error {
 		if have, err := os.Readlink(name); err == nil && have == n.Link {
 			return nil
 		}
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) { // it leads elsewhere
+			return err
+		}
 		return errors.Join(os.Symlink(n.Link, name), os.Lchown(name, n.UID, n.GID))
 	}
 	f := File{Path: name, Mode: n.Mode, UID: n.UID, GID: n.GID}
