@@ -330,7 +330,10 @@ func floodsOverHTTP2(t *testing.T, attacked func(t testing.TB, https, extra stri
 }
 
 // A client that opens streams and lets no answer out has them for a while only.
-func TestAnswersNobodyTakesOverHTTP2(t *testing.T) { onEveryListener(t, answersNobodyTakesOverHTTP2) }
+func TestAnswersNobodyTakesOverHTTP2(t *testing.T) {
+	t.Parallel()
+	onEveryListener(t, answersNobodyTakesOverHTTP2)
+}
 
 func answersNobodyTakesOverHTTP2(t *testing.T, attacked func(t testing.TB, https, extra string) *target) {
 	t.Parallel()

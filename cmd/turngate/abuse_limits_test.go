@@ -152,7 +152,10 @@ func (tg *target) cutAll(t *testing.T, wg *sync.WaitGroup, protocols, beginnings
 }
 
 // Slow clients are cut while honest ones are served.
-func TestSlowHeads(t *testing.T) { onEveryListener(t, slowHeads) }
+func TestSlowHeads(t *testing.T) {
+	t.Parallel()
+	onEveryListener(t, slowHeads)
+}
 
 func slowHeads(t *testing.T, attacked func(t testing.TB, https, extra string) *target) {
 	t.Parallel()
