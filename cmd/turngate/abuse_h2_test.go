@@ -166,6 +166,9 @@ func TestSmugglingOverHTTP2(t *testing.T) {
 				marker := fmt.Sprintf("h2row%d-%d.", n, m)
 				c := tg.dialH2(t)
 				c.SetDeadline(time.Now().Add(5 * time.Second))
+				if row.ok {
+					c.SetDeadline(time.Now().Add(time.Minute))
+				}
 				c.open(false, row.fields(prefix+marker)...)
 				c.WriteData(c.stream-2, true, []byte(row.body))
 				got := c.outcome()
@@ -339,7 +342,7 @@ func answersNobodyTakesOverHTTP2(t *testing.T, attacked func(t testing.TB, https
 	t.Parallel()
 	tg := attacked(t, "", "")
 	c := tg.dialH2(t, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
-	c.SetDeadline(time.Now().Add(25 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	const streams = 90
 	for i := range streams {
 		path := []string{"/logger/untaken", "/schedule/api/v1/config", "/nowhere"}[i%3]

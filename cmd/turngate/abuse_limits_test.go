@@ -58,7 +58,7 @@ func TestTooBig(t *testing.T) {
 					continue
 				}
 				a := tg.dial(t)
-				a.SetDeadline(time.Now().Add(5 * time.Second))
+				a.SetDeadline(time.Now().Add(time.Minute))
 				go a.send(row.bytes(path))
 				if got, _, _ := a.response(); !slices.Contains(row.want, got) {
 					t.Errorf("%s: got %d, want one of %v", path, got, row.want)
@@ -70,7 +70,7 @@ func TestTooBig(t *testing.T) {
 	t.Run("a chunked report without end", func(t *testing.T) {
 		for _, path := range plainPaths {
 			a := tg.dial(t)
-			a.SetDeadline(time.Now().Add(10 * time.Second))
+			a.SetDeadline(time.Now().Add(time.Minute))
 			go func() {
 				a.send("POST " + path + " HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
 				chunk := "10000\r\n" + strings.Repeat("x", 64<<10) + "\r\n"
@@ -83,7 +83,7 @@ func TestTooBig(t *testing.T) {
 			if got, _, _ := a.response(); got != 413 && got != 0 {
 				t.Errorf("%s: got %d, want 413", path, got)
 			}
-			if ended, _ := a.ended(5 * time.Second); !ended {
+			if ended, _ := a.ended(time.Minute); !ended {
 				t.Errorf("%s: the connection stays open", path)
 			}
 			a.NetConn().Close()
@@ -143,8 +143,8 @@ func (tg *target) cutAll(t *testing.T, wg *sync.WaitGroup, protocols, beginnings
 				}
 				defer a.NetConn().Close()
 				a.send(first)
-				if ended, _ := a.ended(20 * time.Second); !ended {
-					t.Errorf("%q behind %q: still open after 20 s", first, protocols)
+				if ended, _ := a.ended(time.Minute); !ended {
+					t.Errorf("%q behind %q: still open after a minute", first, protocols)
 				}
 			})
 		}
@@ -213,7 +213,7 @@ func TestSlowBodies(t *testing.T) {
 					}
 				}()
 			}
-			a.SetReadDeadline(time.Now().Add(25 * time.Second))
+			a.SetReadDeadline(time.Now().Add(time.Minute))
 			status, _, _ := a.response()
 			if status == http.StatusContinue {
 				status, _, _ = a.response()
@@ -221,7 +221,7 @@ func TestSlowBodies(t *testing.T) {
 			if !slices.Contains(want, status) {
 				t.Errorf("%s: got %d, want one of %v", name, status, want)
 			}
-			if ended, _ := a.ended(10 * time.Second); !ended {
+			if ended, _ := a.ended(time.Minute); !ended {
 				t.Errorf("%s: the connection stays open", name)
 			}
 		})
@@ -256,7 +256,7 @@ func TestOneSourceIsBounded(t *testing.T) { onEveryListener(t, oneGreedySource) 
 func oneGreedySource(t *testing.T, attacked func(t testing.TB, https, extra string) *target) {
 	tg := attacked(t, "max_connections_per_address = 60", "")
 	from := func(address string) net.Dialer {
-		return net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}, Timeout: 10 * time.Second}
+		return net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}, Timeout: time.Minute}
 	}
 	flood := func(t *testing.T, n int, first string) {
 		greedy := from("127.0.0.9")
@@ -277,7 +277,7 @@ func oneGreedySource(t *testing.T, attacked func(t testing.TB, https, extra stri
 			t.Fatalf("another source: %v", err)
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(10 * time.Second))
+		c.SetDeadline(time.Now().Add(time.Minute))
 		fmt.Fprint(c, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 		if b, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 200") {
 			t.Errorf("another source: got %q, %v, want 200", b, err)
@@ -343,7 +343,7 @@ func TestThousandsOfSlowClients(t *testing.T) {
 		t.Errorf("%d connections are half open, want %d at most", n, edge.DefaultCaps.HalfOpenPerSource)
 	}
 	for i, c := range all {
-		c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		c.SetReadDeadline(time.Now().Add(time.Minute))
 		if _, err := io.Copy(io.Discard, ends[i]); isTimeout(err) {
 			t.Fatalf("connection %d of %d is still open", i, len(all))
 		}
@@ -361,7 +361,7 @@ func TestThousandsOfSlowClients(t *testing.T) {
 // A flood of connections from one address ends at its limits, and others are served.
 func TestFloodOfConnections(t *testing.T) {
 	tg := attacked(t, "max_connections_per_address = 500\n[https.limits]\ntls_handshakes_per_second = 300\n", "")
-	greedy := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}, Timeout: 10 * time.Second}
+	greedy := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}, Timeout: time.Minute}
 	var open []net.Conn
 	most := 0
 	for i := range 10_000 {
@@ -401,7 +401,7 @@ func TestSilentWebSocketsLiveOn(t *testing.T) {
 	}
 	<-time.After(75 * time.Second) // what is waited for is that nothing happens
 	for i, a := range silent {
-		a.SetDeadline(time.Now().Add(10 * time.Second))
+		a.SetDeadline(time.Now().Add(time.Minute))
 		if !a.echoes("after 75 s") {
 			t.Errorf("%s: no echo after 75 s of silence", wsPaths[i])
 		}

@@ -14,7 +14,7 @@ func (tg *target) first(t testing.TB, request string) int {
 	t.Helper()
 	a := tg.dial(t)
 	defer a.NetConn().Close()
-	a.SetDeadline(time.Now().Add(5 * time.Second))
+	a.SetDeadline(time.Now().Add(time.Minute))
 	a.send(request)
 	status, _, _ := a.response()
 	return status

@@ -160,7 +160,7 @@ func TestSlowClientsOfPlainHTTP(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.SetDeadline(time.Now().Add(20 * time.Second))
+		c.SetDeadline(time.Now().Add(time.Minute))
 		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: proxy.example.com\r\n\r\n")
 		buf := make([]byte, 12)
 		if n, err := c.Read(buf); string(buf[:n]) != "HTTP/1.1 301" {

@@ -18,7 +18,7 @@ import (
 func (tg *target) openssl(t *testing.T, typed string, args ...string) string {
 	t.Helper()
 	testnet.Need(t, "openssl")
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, testnet.Program("openssl"),
 		append([]string{"s_client", "-connect", tg.addr.String(), "-servername", "localhost"}, args...)...)

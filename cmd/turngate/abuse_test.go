@@ -68,9 +68,9 @@ func (rec *recorder) config(t testing.TB, addr string) string {
 	return fmt.Sprintf(`
 [upstream]
 ca = %q
-dial_timeout = "2s"
-tls_timeout = "2s"
-handshake_timeout = "2s"
+dial_timeout = "4s"
+tls_timeout = "4s"
+handshake_timeout = "4s"
 resolve = { "signal.test" = %[2]q, "log.test" = %[2]q, "schedule.test" = %[2]q, "s1.rtc.test" = %[2]q }
 
 [[signaling]]
@@ -81,7 +81,7 @@ upstream = ["https://signal.test/"]
 path = "/inspect/"
 mode = "inspect"
 upstream = ["https://signal.test/"]
-handshake_timeout = "2s"
+handshake_timeout = "4s"
 max_message = "1MiB"
 identify = false
 keep_cookies = false
@@ -89,7 +89,7 @@ keep_cookies = false
 [[signaling]]
 preset = "watchrtc"
 upstream = ["https://log.test/"]
-handshake_timeout = "2s"
+handshake_timeout = "4s"
 max_message = "1MiB"
 xff = "replace"
 keep_cookies = false
@@ -413,11 +413,11 @@ func (tg *target) tryDial(protocols ...string) (*attacker, error) {
 	if protocols == nil {
 		protocols = []string{"http/1.1"}
 	}
-	nc, err := net.DialTimeout("tcp", tg.addr.String(), 10*time.Second)
+	nc, err := net.DialTimeout("tcp", tg.addr.String(), time.Minute)
 	if err != nil {
 		return nil, err
 	}
-	nc.SetDeadline(time.Now().Add(30 * time.Second)) // a hanging test ends with a reason
+	nc.SetDeadline(time.Now().Add(3 * time.Minute)) // a hanging test ends with a reason
 	if tg.tls == nil {
 		return &attacker{nc, bufio.NewReader(nc)}, nil
 	}
@@ -506,7 +506,7 @@ func (tg *target) control(t testing.TB) {
 	began := time.Now()
 	a := tg.dial(t)
 	defer a.NetConn().Close()
-	a.SetDeadline(began.Add(10 * time.Second))
+	a.SetDeadline(began.Add(time.Minute))
 	a.send("GET /logger/control HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	if status, _, body := a.response(); status != 200 || body != "stored" {
 		t.Errorf("control client: report: got %d %q after %v, want 200", status, body, time.Since(began))

@@ -147,7 +147,7 @@ func TestHostileAnswers(t *testing.T) {
 						return
 					}
 					defer a.NetConn().Close()
-					a.SetDeadline(time.Now().Add(12 * time.Second)) // reports of watchRTC have ten
+					a.SetDeadline(time.Now().Add(time.Minute))
 					a.send(request)
 					status, h, _ := a.response()
 					if !slices.Contains(row.want, status) {
@@ -323,8 +323,8 @@ func TestNamesThatMove(t *testing.T) {
 		}
 		return ""
 	})
-	if d := time.Since(moved); d > 10*time.Second {
-		t.Errorf("the move was followed after %v, want 10 s at most", d)
+	if d := time.Since(moved); d > 30*time.Second {
+		t.Errorf("the move was followed after %v, want 30 s at most", d)
 	}
 	if n := arrived.Load(); n > 0 {
 		t.Errorf("the inner host received %d bytes", n)

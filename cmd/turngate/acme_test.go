@@ -5,9 +5,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +19,7 @@ import (
 // serves waits until the gate shows a certificate for name that roots accept.
 func (tg *target) serves(t *testing.T, name string, roots *x509.CertPool) *x509.Certificate {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -106,15 +106,19 @@ http_listen = "127.0.0.1:%d"
 				open = append(open, c)
 			}
 		}
-		closed := 0
-		for _, c := range open {
-			_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
-			if _, err := c.Read(make([]byte, 1)); err == io.EOF || err != nil && !isTimeout(err) {
-				closed++
+		all, want := len(open), 2*plainConnsPerSource
+		for range 3 { // a machine that stops for a moment lets a read be too late
+			open = slices.DeleteFunc(open, func(c net.Conn) bool {
+				_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+				_, err := c.Read(make([]byte, 1))
+				return err != nil && !isTimeout(err)
+			})
+			if all-len(open) >= want {
+				break
 			}
 		}
-		if want := 2 * plainConnsPerSource; closed < want {
-			t.Errorf("%d of %d silent connections were closed at once, want %d", closed, len(open), want)
+		if closed := all - len(open); closed < want {
+			t.Errorf("%d of %d silent connections were closed at once, want %d", closed, all, want)
 		}
 	})
 	t.Run("nobody gets a challenge certificate without a challenge", func(t *testing.T) {
@@ -131,10 +135,13 @@ http_listen = "127.0.0.1:%d"
 
 	reload("\n[tls]\nmode = \"self-signed\"\n")
 	tg.serves(t, "localhost", selfSigned)
-	if c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", plainPort)); err == nil {
-		c.Close()
-		t.Error("the plain HTTP listener is still open")
-	}
+	eventually(t, func() string {
+		if c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", plainPort)); err == nil {
+			c.Close()
+			return "the plain HTTP listener is still open"
+		}
+		return ""
+	})
 	reload(ordering)
 	if again := tg.serves(t, "proxy.example.com", roots); again.SerialNumber.Cmp(first.SerialNumber) != 0 {
 		t.Error("another certificate was ordered though there was one")

@@ -225,7 +225,7 @@ func (c *cloud) upgrade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	head := "HTTP/1.1 101 Switching Protocols\r\n"
 	accept := "Sec-WebSocket-Accept: " + testnet.AcceptKey(r.Header.Get("Sec-Websocket-Key")) + "\r\n"
 	upgrade := "Upgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -288,7 +288,7 @@ func converse(t *testing.T, addr, request string) (lines []string) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(15 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	go func() { _, _ = io.WriteString(conn, request) }() // a refusal may come before the last byte is sent
 	line := func(format string, args ...any) { lines = append(lines, "client "+fmt.Sprintf(format, args...)) }
 	method, _, _ := strings.Cut(request, " ")

@@ -72,7 +72,7 @@ func handshakeFor(target string) string {
 // with everything to the end of the connection when it is no 101.
 func ask(t *testing.T, from string, to string, over *tls.Config, request string) string {
 	t.Helper()
-	d := net.Dialer{Timeout: 20 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	d := net.Dialer{Timeout: time.Minute, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	var c net.Conn
 	var err error
 	if c, err = d.Dial("tcp", to); err != nil {
@@ -209,7 +209,7 @@ func TestBesideNginxClientsOfOneNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Signal(syscall.SIGTERM); _ = cmd.Wait() })
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if c, err := net.Dial("tcp", addr); err == nil {
 			c.Close()
 			break

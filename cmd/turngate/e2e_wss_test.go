@@ -10,6 +10,7 @@ import (
 	"io"
 	"mime/multipart"
 	"net/http"
+	"os"
 	"runtime"
 	"runtime/pprof"
 	"slices"
@@ -111,7 +112,7 @@ func (g *gate) wss(t testing.TB, target string, change ...func(*websocket.Dialer
 
 func (g *gate) tryWSS(t testing.TB, target string, change ...func(*websocket.Dialer, http.Header)) (*websocket.Conn, *http.Response, error) {
 	t.Helper()
-	d := &websocket.Dialer{TLSClientConfig: g.trust(t), HandshakeTimeout: 20 * time.Second}
+	d := &websocket.Dialer{TLSClientConfig: g.trust(t), HandshakeTimeout: time.Minute}
 	h := http.Header{}
 	for _, f := range change {
 		f(d, h)
@@ -175,7 +176,7 @@ func closeOf(c *websocket.Conn) (messages int, _ *websocket.CloseError) {
 // await returns the first log line that contains every word, once it is there.
 func (l *logBuffer) await(t testing.TB, words ...string) string {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if line := l.line(words...); line != "" {
 			return line
 		}
@@ -485,6 +486,18 @@ func TestReloadsEndNothing(t *testing.T) {
 func TestStopClosesEachWebSocketOnce(t *testing.T) {
 	f := startFar(t)
 	g := startGate(t, f.config(t)+allowLoopback)
+	// Time enough for a machine that stops for a moment.
+	text, err := os.ReadFile(g.file())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.Replace(text, []byte("websockets = \"1s\"\nturn = \"20s\""), []byte("websockets = \"4s\"\nturn = \"1m\""), 1)
+	if err := os.WriteFile(g.file(), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.reload(); err != nil {
+		t.Fatal(err)
+	}
 	ctx := deadline(t)
 	// A relay keeps the drain going until this test is done.
 	relay, err := tc.Dial(ctx, "udp", g.turnUDP.String(), tc.Auth{User: g.user, Password: g.password})
@@ -531,7 +544,7 @@ func TestStopClosesEachWebSocketOnce(t *testing.T) {
 	}
 	talking.Wait()
 	if spread := all[n-1].at.Sub(all[0].at); spread < 300*time.Millisecond {
-		t.Errorf("closed within %v, want them spread over the second of drain.websockets", spread)
+		t.Errorf("closed within %v, want them spread over the four seconds of drain.websockets", spread)
 	}
 	_, res, err := g.tryWSS(t, "/ws/")
 	if err == nil || res == nil || res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {

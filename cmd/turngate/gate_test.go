@@ -106,7 +106,7 @@ password = %q
 
 [drain]
 websockets = "1s"
-turn = "5s"
+turn = "20s"
 
 [admin]
 socket = %q

@@ -77,7 +77,7 @@ func TestRoutesOnListenersOfTheirOwn(t *testing.T) {
 			t.Errorf("%s: %s, want %s", tt.what, got, tt.want)
 		}
 	}
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: h2, ForceAttemptHTTP2: true}, Timeout: 20 * time.Second}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: h2, ForceAttemptHTTP2: true}, Timeout: time.Minute}
 	defer client.CloseIdleConnections()
 	if res, err := client.Get("https://" + a + "/logs/h2"); err != nil || res.ProtoMajor != 2 || res.StatusCode != 200 {
 		t.Errorf("a report over h2: %v, %v", res, err)

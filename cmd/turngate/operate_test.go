@@ -211,7 +211,7 @@ func TestConnectionsOfAnAddressAreBounded(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { c.Close() })
-			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(time.Minute))
 			_, _ = c.Write(tc.NewBuilder(tc.MethodBinding, tc.ClassRequest).Bytes())
 			if _, err := io.ReadFull(c, make([]byte, 20)); err != nil {
 				c.Close()

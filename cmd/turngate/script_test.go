@@ -122,9 +122,9 @@ func scriptExits(ts *testscript.TestScript, neg bool, args []string) {
 // poll asks until it is told to stop: what it waits for happens in another
 // process, which announces it nowhere.
 func poll(ts *testscript.TestScript, what string, done func() bool) {
-	for end := time.Now().Add(30 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			ts.Fatalf("%s: not within 30 seconds", what)
+			ts.Fatalf("%s: not within two minutes", what)
 		}
 	}
 }
@@ -184,7 +184,7 @@ func scriptGet(ts *testscript.TestScript, neg bool, args []string) {
 
 func scriptAllocate(ts *testscript.TestScript, neg bool, args []string) {
 	arguments(ts, neg, args, 2)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	c, err := tc.Dial(ctx, "udp", "127.0.0.1:"+ts.Getenv("TURN"), tc.Auth{User: args[0], Password: args[1]})
 	ts.Check(err)
