@@ -211,11 +211,11 @@ func writeFirst(s streams, path string, data []byte, force bool) error {
 // writeConfig writes a file that holds passwords, for its owner only. What exists
 // is replaced only when that was asked for, and then at once; it keeps its owner.
 func writeConfig(path string, data []byte, force bool) error {
-	if force {
-		return pki.WriteSecret(path, data)
-	}
 	err := writeNew(path, 0o600, func(w io.Writer) error { _, err := w.Write(data); return err })
-	if errors.Is(err, fs.ErrExist) {
+	switch {
+	case errors.Is(err, fs.ErrExist) && force:
+		return pki.WriteSecret(path, data)
+	case errors.Is(err, fs.ErrExist):
 		return fmt.Errorf("%s exists already and is left as it is; --force overwrites it", path)
 	}
 	return err
