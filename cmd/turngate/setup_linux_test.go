@@ -117,5 +117,5 @@ turngate setup proxy.example.com; echo "imported: $?"
 stat -c 'served as %a %U:%G' /etc/turngate/turngate.toml
 turngate status | grep '^file'
 `, `TG-132 +tcp :443 is held by nginx \(process [0-9]+.*turngate config import /etc/nginx/nginx.conf --force -o /etc/turngate/turngate.toml; stop it .* --port 8443`,
-		`^refused: 1$`, `^nothing changed$`, `^another port: [03]$`, `^undone: 0$`, `^imported: [03]$`, `^imported as 600 root:root$`, `^served as 640 root:turngate$`, `^file +/etc/turngate/turngate.toml$`)
+		`^refused: 1$`, `^nothing changed$`, `^another port: [03]$`, `^undone: 0$`, `^imported: [03]$`, `^imported as 600 root:(root|turngate)$`, `^served as 640 root:turngate$`, `^file +/etc/turngate/turngate.toml$`)
 }
