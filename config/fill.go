@@ -165,7 +165,7 @@ func derive(cfg *Config, d *decoder) {
 			cfg.origins[child(element("turn.database", i), "realm")] = Origin{Note: "turn.realm"}
 		}
 		if path := db.DSN.Reveal(); db.Driver == DriverSQLite && path != "" {
-			db.DSN = newSecret(under(d.dir, path), db.DSN.ref())
+			db.DSN = newSecret(under(d.dir, path), db.DSN.ref(), "")
 		}
 	}
 	paths := []*string{&cfg.StateDir, &cfg.TLS.TicketKeys, &cfg.TLS.ACME.CARoot, &cfg.Upstream.CA, &cfg.Admin.Socket}

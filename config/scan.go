@@ -89,10 +89,22 @@ type scanner struct {
 	at      int
 	lineNo  int
 	pos     positions
-	tables  map[string]int // lists of tables: how many elements so far
+	headers []header        // in their order
+	values  map[string]span // of keys; nil: nobody wants them
+	tables  map[string]int  // lists of tables: how many elements so far
 	depth   int
 	tooDeep int
 }
+
+// header is a [table] or [[list]]: the path that the keys below it belong to, and where its line
+// begins.
+type header struct {
+	path string
+	from int
+}
+
+// span is a part of the source.
+type span struct{ from, to int }
 
 func (s *scanner) document() {
 	table := ""
@@ -113,6 +125,7 @@ func (s *scanner) document() {
 // header reads [table] or [[list]] and returns the path that the keys below
 // it belong to.
 func (s *scanner) header() string {
+	from := strings.LastIndexByte(s.src[:s.at], '\n') + 1
 	s.at++
 	list := s.peek() == '['
 	if list {
@@ -137,6 +150,7 @@ func (s *scanner) header() string {
 		path = element(path, s.tables[path]-1)
 		s.note(path, lineNo)
 	}
+	s.headers = append(s.headers, header{path, from})
 	s.toLineEnd()
 	return path
 }
@@ -151,7 +165,11 @@ func (s *scanner) pair(path string) {
 	if s.space(false); s.peek() == '=' {
 		s.at++
 		s.space(false)
+		from := s.at
 		s.value(path)
+		if s.values != nil {
+			s.values[path] = span{from, s.at}
+		}
 	}
 	if s.at == start {
 		s.at++ // not TOML; go on behind it

@@ -29,16 +29,17 @@ type Secret struct {
 type secret struct {
 	value string
 	ref   string // "env:NAME" or "file:/path" it was read from, else ""
+	text  string // how the file writes it; "": as a literal
 }
 
 // NewSecret returns a secret with the given value.
-func NewSecret(value string) Secret { return newSecret(value, "") }
+func NewSecret(value string) Secret { return newSecret(value, "", "") }
 
-func newSecret(value, ref string) Secret {
+func newSecret(value, ref, text string) Secret {
 	if value == "" {
 		return Secret{}
 	}
-	p := &secret{value, ref}
+	p := &secret{value, ref, text}
 	return Secret{&p}
 }
 
@@ -84,6 +85,24 @@ func (s Secret) ref() string {
 	return (*s.p).ref
 }
 
+// Source is how a configuration file writes the secret: a reference, or the value itself, so it
+// is as secret as that.
+func (s Secret) Source() string {
+	if s.p != nil && (*s.p).text != "" {
+		return (*s.p).text
+	}
+	return EscapeSecret(s.Reveal())
+}
+
+// File is the path of the file that holds the value alone, or "".
+func (s Secret) File() string {
+	path, _ := strings.CutPrefix(s.ref(), "file:")
+	if path == s.ref() {
+		return ""
+	}
+	return path
+}
+
 // resolveSecret turns what the file says into the secret: a literal,
 // "env:NAME", "file:/path", or "plain:literal" for a literal that begins like
 // one of these. Its errors never hold the value.
@@ -99,13 +118,13 @@ func resolveSecret(text, dir string, env Env) (Secret, error) {
 			return Secret{}, &wrong{fmt.Sprintf("the environment variable %q is not set or empty", rest),
 				"set it for the service, or use file:/path"}
 		}
-		return newSecret(value, text), nil
+		return newSecret(value, text, text), nil
 	case kind == "file" && len(text) > len(kind):
 		value, err := readSecret(under(dir, rest), env)
 		if err != nil {
 			return Secret{}, err
 		}
-		return newSecret(value, "file:"+under(dir, rest)), nil
+		return newSecret(value, "file:"+under(dir, rest), text), nil
 	}
 	return NewSecret(text), nil
 }

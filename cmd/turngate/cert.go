@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -64,9 +63,7 @@ configuration. Ends with exit code 1 when one has ended or cannot be loaded.`,
 			return err
 		}
 		if r.json {
-			enc := json.NewEncoder(s.out)
-			enc.SetIndent("", "  ")
-			err = enc.Encode(report)
+			err = writeJSON(s.out, report)
 		} else {
 			report.write(s.out, time.Now())
 		}

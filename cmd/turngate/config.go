@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -84,10 +83,7 @@ func checkConfig(s streams, path string, asJSON bool) error {
 	_, findings := loadWithFiles(path)
 	ok := !findings.HasErrors()
 	if asJSON {
-		enc := json.NewEncoder(s.out)
-		enc.SetIndent("", "  ")
-		enc.SetEscapeHTML(false)
-		if err := enc.Encode(struct {
+		if err := writeJSON(s.out, struct {
 			File     string          `json:"file"`
 			OK       bool            `json:"ok"`
 			Findings config.Findings `json:"findings"`

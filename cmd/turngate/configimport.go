@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -121,10 +120,7 @@ func writeImport(s streams, res *importer.Result, output string, force, asJSON b
 		if output == "" || output == "-" {
 			doc.File, doc.Config = "", string(res.TOML)
 		}
-		enc := json.NewEncoder(s.out)
-		enc.SetIndent("", "  ")
-		enc.SetEscapeHTML(false)
-		return enc.Encode(doc)
+		return writeJSON(s.out, doc)
 	}
 	if output == "" || output == "-" {
 		if _, err := s.out.Write(res.TOML); err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -193,13 +192,6 @@ func (f *firewallFlags) liveOrSample(ctx context.Context, s streams, host firewa
 	}
 	fmt.Fprintf(s.err, "turngate: %v\nturngate: so this is for a host that drops everything by %s\n", err, backend)
 	return sample, nil
-}
-
-func writeJSON(to io.Writer, v any) error {
-	enc := json.NewEncoder(to)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
 }
 
 func firewallCheckCommand(s streams, host firewall.System) *cobra.Command {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -56,9 +55,7 @@ func (r *remote) ask(cmd *cobra.Command, method, path string, in, out any, show 
 		return err
 	}
 	if r.json {
-		enc := json.NewEncoder(r.out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(out)
+		return writeJSON(r.out, out)
 	}
 	show()
 	return nil

@@ -67,6 +67,7 @@ func newRootCommand(io streams) *cobra.Command {
 		newCertCommand(io),
 		newClientCommand(io),
 		newFirewallCommand(io),
+		newUserCommand(io),
 		newCredentialCommand(io),
 		newCheckCommand(io),
 		newExplainCommand(io),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 
@@ -18,6 +19,14 @@ type streams struct {
 type exitError struct{ code int }
 
 func (e exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+
+// writeJSON prints what programs read.
+func writeJSON(to io.Writer, v any) error {
+	enc := json.NewEncoder(to)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
 
 // usageArgs makes a wrong number of arguments a [usageError].
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {

@@ -243,9 +243,12 @@ func writeAtomically(path string, b []byte) error { return replace(path, b, 0o60
 // WriteSecret writes a file that not everybody can read, whole or not at all.
 // An existing one keeps its owner and group, and its mode but for what
 // everybody may.
-func WriteSecret(path string, b []byte) error {
-	if info, err := os.Stat(path); err == nil {
-		return replace(path, b, info.Mode().Perm()&^0o007, path)
+func WriteSecret(path string, b []byte) error { return WriteSecretLike(path, b, path) }
+
+// WriteSecretLike is [WriteSecret] with the owner, the group and the mode of another file.
+func WriteSecretLike(path string, b []byte, like string) error {
+	if info, err := os.Stat(like); err == nil {
+		return replace(path, b, info.Mode().Perm()&^0o007, like)
 	}
 	return writeAtomically(path, b)
 }
