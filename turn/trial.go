@@ -9,7 +9,7 @@ import "strings"
 const TrialUser = "turngate-check-"
 
 const (
-	trialAllocations    = 20      // eight ways to the server at both ends, and some to spare
+	trialAllocations    = 48      // four ways to the server at both ends, from each of six addresses of a computer
 	trialBytesPerSecond = 500_000 // each direction: a small picture needs a fifth of it
 )
 
