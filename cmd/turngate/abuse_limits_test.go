@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/turngate/turngate/internal/edge"
+	"github.com/turngate/turngate/internal/testnet"
 )
 
 // A row of tooBig is a request with more than we take.
@@ -391,7 +392,7 @@ func TestFloodOfConnections(t *testing.T) {
 // good as before.
 func TestSilentWebSocketsLiveOn(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes 75 s")
+		testnet.Lacks(t, "slow", "it takes 75 s, and -short was asked for")
 	}
 	t.Parallel()
 	tg := attacked(t, "", "")

@@ -220,7 +220,7 @@ func letsEncrypt(t *testing.T, internet *testnet.Namespace, ca *testnet.CA) *peb
 func TestNewcomer(t *testing.T) {
 	base := os.Getenv("TURNGATE_NEWCOMER")
 	if base == "" {
-		t.Skip("run by .ci/newcomer, which makes a Debian for it")
+		testnet.Lacks(t, "newcomer", "there is no Debian for it, which .ci/newcomer makes")
 	}
 	testnet.Need(t, "chromium")
 	internet := testnet.NewNamespace(t)

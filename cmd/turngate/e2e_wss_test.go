@@ -237,7 +237,7 @@ func TestWSSCarriesMessagesOfEverySize(t *testing.T) {
 // on another socket would silently give each of them goroutines and buffers again.
 func TestWSSSessionsHaveNoGoroutines(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("loops exist on Linux only")
+		testnet.Lacks(t, "linux", "loops exist there only")
 	}
 	f := startFar(t)
 	g := startGate(t, f.config(t))

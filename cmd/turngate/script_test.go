@@ -49,10 +49,7 @@ func TestScripts(t *testing.T) { runScripts(t, "testdata/script") }
 func TestScriptsInANetwork(t *testing.T) {
 	testnet.Need(t, "netns")
 	if _, err := os.Stat(defaultConfig); err == nil {
-		if testnet.Must("netns") {
-			t.Fatal("there is a " + defaultConfig + ": a gate needs a host without one")
-		}
-		t.Skip("this host has a " + defaultConfig + ", so there is no start without a file")
+		testnet.Lacks(t, "netns", "this host has a "+defaultConfig+", so there is no start without a file")
 	}
 	runScripts(t, "testdata/script-netns")
 }

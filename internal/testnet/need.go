@@ -53,10 +53,19 @@ var peers = map[string][][]string{
 // nftables, iptables, firewalld (with its programs and dbus-daemon), xdp (netns with ethtool, and a kernel with BPF), clang and ipv6 (its loopback).
 func Need(t testing.TB, name string) {
 	t.Helper()
-	reason := missing(name)
-	if reason == "" {
-		return
+	if reason := missing(name); reason != "" {
+		Lacks(t, name, reason)
 	}
+}
+
+// Lacks is [Need] for what a test has found out by itself: it skips the test with the reason, or
+// fails it when TURNGATE_TEST_MUST lists name.
+//
+// Names beside those of Need: linux, slow (tests that -short leaves out), newcomer (what
+// .ci/newcomer prepares), strictbind (a host that binds only addresses it has), clock (the layout
+// of time.Time), and ports (enough of them for a fuzzer).
+func Lacks(t testing.TB, name, reason string) {
+	t.Helper()
 	if Must(name) {
 		t.Fatalf("%s: TURNGATE_TEST_MUST names it, but %s", name, reason)
 	}

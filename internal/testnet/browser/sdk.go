@@ -69,11 +69,7 @@ func Packages(tb testing.TB, name string, specs ...string) string {
 	args := append([]string{"install", "--prefix", tmp, "--ignore-scripts", "--no-audit", "--no-fund", "--save-exact"}, specs...)
 	cmd := exec.CommandContext(tb.Context(), "npm", args...)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		reason := fmt.Sprintf("npm install: %v\n%s", err, out)
-		if testnet.Must("npm") {
-			tb.Fatal(reason)
-		}
-		tb.Skip(reason)
+		testnet.Lacks(tb, "npm", fmt.Sprintf("npm install: %v\n%s", err, out))
 	}
 	if err := os.Rename(tmp, dir); err != nil {
 		if _, there := os.Stat(dir); there != nil {
