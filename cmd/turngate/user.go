@@ -296,10 +296,9 @@ func openUsers(s streams, cmd *cobra.Command) (*userFile, error) {
 	if path == "" {
 		return nil, fmt.Errorf("there is no %s, and so no lasting users; name a file with --config, or begin one with \"turngate config init\"", defaultConfig)
 	}
-	cfg, findings := config.Load(path)
-	if err := findings.Err(); err != nil {
-		fmt.Fprintln(s.err, err)
-		return nil, exitError{1}
+	cfg, err := loadConfig(s, cmd, nil)
+	if err != nil {
+		return nil, err
 	}
 	file, err := filepath.EvalSymlinks(path)
 	if err != nil {
